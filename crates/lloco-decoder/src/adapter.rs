@@ -1,0 +1,115 @@
+//! The seam through which adapters change the model.
+
+use burn::tensor::Tensor;
+
+/// One of the seven linear projections of a transformer layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Projection {
+    /// `self_attn.q_proj`, `[heads * head_dim, hidden]`.
+    Query,
+    /// `self_attn.k_proj`, `[kv_heads * head_dim, hidden]`.
+    Key,
+    /// `self_attn.v_proj`, `[kv_heads * head_dim, hidden]`.
+    Value,
+    /// `self_attn.o_proj`, `[hidden, heads * head_dim]`.
+    Output,
+    /// `mlp.gate_proj`, `[intermediate, hidden]`.
+    Gate,
+    /// `mlp.up_proj`, `[intermediate, hidden]`.
+    Up,
+    /// `mlp.down_proj`, `[hidden, intermediate]`.
+    Down,
+}
+
+impl Projection {
+    /// All projections, in the order in which a layer applies them.
+    pub const ALL: [Self; 7] = [
+        Self::Query,
+        Self::Key,
+        Self::Value,
+        Self::Output,
+        Self::Gate,
+        Self::Up,
+        Self::Down,
+    ];
+
+    /// The name in checkpoints and in PEFT's `target_modules`, for example `q_proj`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Query => "q_proj",
+            Self::Key => "k_proj",
+            Self::Value => "v_proj",
+            Self::Output => "o_proj",
+            Self::Gate => "gate_proj",
+            Self::Up => "up_proj",
+            Self::Down => "down_proj",
+        }
+    }
+
+    /// The module that holds the projection: `self_attn` or `mlp`.
+    pub const fn module(self) -> &'static str {
+        match self {
+            Self::Query | Self::Key | Self::Value | Self::Output => "self_attn",
+            Self::Gate | Self::Up | Self::Down => "mlp",
+        }
+    }
+
+    /// The projection of that [`name`](Self::name), if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|projection| projection.name() == name)
+    }
+}
+
+/// Where in the model a linear projection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Site {
+    /// Index of the transformer layer, from 0.
+    pub layer: usize,
+    /// Which projection of that layer.
+    pub projection: Projection,
+}
+
+impl Site {
+    /// The site's checkpoint name without suffix, for example `model.layers.3.self_attn.q_proj`.
+    pub fn path(self) -> String {
+        let Self { layer, projection } = self;
+        format!("model.layers.{layer}.{}.{}", projection.module(), projection.name())
+    }
+}
+
+/// A module outside the layers that an adapter may replace as a whole (PEFT's `modules_to_save`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SavedModule {
+    /// The token embedding, `[vocab, hidden]`.
+    EmbedTokens,
+    /// The output head, `[vocab, hidden]`.
+    LmHead,
+}
+
+/// Something that adds a term to the model's linear projections, such as a LoRA adapter.
+///
+/// The model computes `y = x W^T + b` and then adds [`delta`](Self::delta) where there is one.
+/// [`NoAdapter`] adds nothing and costs nothing.
+pub trait LinearAdapter: Send + Sync {
+    /// The term to add at `site`, or `None`.
+    ///
+    /// `input` is what the projection reads, `[batch, seq, in]`; the result is `[batch, seq, out]`
+    /// on the same device and of the same float type.
+    fn delta(&self, site: Site, input: &Tensor<3>) -> Option<Tensor<3>>;
+
+    /// A full replacement for a module's weight, or `None` to keep the model's own.
+    fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
+        let _ = module;
+        None
+    }
+}
+
+/// The absence of an adapter.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoAdapter;
+
+impl LinearAdapter for NoAdapter {
+    fn delta(&self, _site: Site, _input: &Tensor<3>) -> Option<Tensor<3>> {
+        None
+    }
+}
