@@ -41,14 +41,16 @@ pub use burn;
 mod adapter;
 mod attention;
 mod cache;
+#[cfg(any())]
 mod chat;
 mod checkpoint;
 mod config;
 mod decoder;
 mod error;
 mod generate;
+#[cfg(any())]
 pub mod gguf;
-#[cfg(feature = "flex")]
+#[cfg(any())]
 mod kernels;
 mod layer;
 mod linear;
@@ -57,10 +59,12 @@ mod ops;
 mod prompt;
 mod rope;
 mod sampling;
+#[cfg(any())]
 mod tokenizer;
 
 pub use adapter::{LinearAdapter, NoAdapter, Projection, SavedModule, Site};
 pub use cache::KvCache;
+#[cfg(any())]
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::{Checkpoint, WeightType};
 pub use config::{DecoderConfig, RopeScaling};
@@ -69,4 +73,5 @@ pub use error::{Error, Result};
 pub use generate::{GenerateConfig, Generation};
 pub use prompt::{Part, Prompt};
 pub use sampling::{Sampler, Sampling};
+#[cfg(any())]
 pub use tokenizer::Tokenizer;

@@ -1,0 +1,213 @@
+//! Weights on disk, behind one set of names whatever the file format.
+
+mod random;
+mod safetensors;
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::TensorData;
+use sha2::{Digest, Sha256};
+
+use self::{random::RandomWeights, safetensors::Shards};
+use crate::{DecoderConfig, Error, Result};
+#[cfg(any())]
+use crate::{ChatTemplate, Tokenizer, gguf::GgufModel};
+
+/// The float type in which a model's linear weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum WeightType {
+    /// f32 where the checkpoint stores f32; otherwise bf16 where the device computes in it, else f32.
+    #[default]
+    Auto,
+    /// 32-bit floats: exact, four bytes a weight.
+    F32,
+    /// bfloat16: two bytes a weight, products accumulated in f32.
+    Bf16,
+}
+
+/// A model's weights and configuration, memory-mapped: a directory with `config.json` and safetensors
+/// (one file or sharded), or one GGUF file.
+///
+/// Tensor names are those of Hugging Face's LLaMA, `model.layers.0.self_attn.q_proj.weight`.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    config: DecoderConfig,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Safetensors(Shards),
+    #[cfg(any())]
+    Gguf(Box<GgufModel>),
+    Random(RandomWeights),
+}
+
+impl Checkpoint {
+    /// Opens a directory or a `.gguf` file. A directory without safetensors may hold one GGUF file.
+    ///
+    /// # Errors
+    /// When there is no checkpoint, a file is damaged, or the architecture is not supported.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            if let Some(shards) = Shards::open(path)? {
+                let mut config = DecoderConfig::from_file(path)?;
+                safetensors::add_generation_stops(path, &mut config)?;
+                return Ok(Self { path: path.to_path_buf(), config, source: Source::Safetensors(shards) });
+            }
+            only_gguf(path)?;
+        }
+        match path.extension() {
+            
+            _ if !path.exists() => Err(Error::Io { path: path.to_path_buf(), source: std::io::ErrorKind::NotFound.into() }),
+            _ => Err(Error::NoCheckpoint {
+                path: path.to_path_buf(),
+                detail: "give the directory that holds config.json and model.safetensors, or a .gguf file".into(),
+            }),
+        }
+    }
+
+    #[cfg(any())]
+    fn open_gguf(path: &Path) -> Result<Self> {
+        let model = GgufModel::open(path)?;
+        let config = model.config()?;
+        Ok(Self { path: path.to_path_buf(), config, source: Source::Gguf(Box::new(model)) })
+    }
+
+    /// Seeded random weights of the given shape, normal with standard deviation 0.02, norms at one.
+    ///
+    /// For measuring speed and memory at shapes whose weights are not at hand; such a model says nothing.
+    pub fn random(config: DecoderConfig, seed: u64) -> Self {
+        let path = PathBuf::from(format!("random weights, seed {seed}"));
+        Self { path, config, source: Source::Random(RandomWeights::new(seed)) }
+    }
+
+    /// Where the checkpoint is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    #[cfg(any())]
+    /// The checkpoint's tokenizer, from `tokenizer.json` or the GGUF's metadata.
+    ///
+    /// # Errors
+    /// When there is none, it is damaged, or it makes ids beyond the model's vocabulary.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let tokenizer = match &self.source {
+            Source::Safetensors(_) => Tokenizer::from_file(self.path.join("tokenizer.json"))?,
+            #[cfg(any())]
+            Source::Gguf(model) => model.tokenizer()?,
+            Source::Random(_) => {
+                let detail = "random weights have no tokenizer".into();
+                return Err(Error::Tokenizer { path: self.path.clone(), detail });
+            }
+        };
+        match tokenizer.max_id() {
+            max_id if max_id as usize >= self.config.vocab_size => {
+                Err(Error::TokenizerMismatch { path: self.path.clone(), max_id, vocab_size: self.config.vocab_size })
+            }
+            _ => Ok(tokenizer),
+        }
+    }
+
+    #[cfg(any())]
+    /// The checkpoint's chat template, if it has one.
+    ///
+    /// # Errors
+    /// When there is one and it cannot be read or parsed.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        match &self.source {
+            Source::Safetensors(_) => ChatTemplate::from_dir(&self.path),
+            #[cfg(any())]
+            Source::Gguf(model) => model.chat_template(),
+            Source::Random(_) => Ok(None),
+        }
+    }
+
+    /// Whether a tensor of this name is there.
+    pub fn contains(&self, name: &str) -> bool {
+        match &self.source {
+            Source::Safetensors(shards) => shards.contains(name),
+            #[cfg(any())]
+            Source::Gguf(model) => model.contains(name),
+            Source::Random(_) => RandomWeights::contains(name),
+        }
+    }
+
+    /// Reads a tensor as f32, converting or dequantising what is stored.
+    ///
+    /// # Errors
+    /// When the tensor is missing, has another shape, or is stored in a type that cannot be read.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorData> {
+        let (values, found) = match &self.source {
+            Source::Safetensors(shards) => shards.read(name, shape)?,
+            #[cfg(any())]
+            Source::Gguf(model) => model.read(name, shape)?,
+            Source::Random(weights) => (weights.read(name, shape), shape.to_vec()),
+        };
+        if found != shape {
+            let (path, name) = (self.path.clone(), name.into());
+            return Err(Error::ShapeMismatch { path, name, expected: shape.to_vec(), found });
+        }
+        Ok(TensorData::new(values, shape))
+    }
+
+    /// SHA-256 over the model's shape and every stored tensor, in hexadecimal: equal fingerprints mean equal
+    /// models. Reads the whole checkpoint once.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.config.canonical());
+        match &self.source {
+            Source::Safetensors(shards) => shards.digest(&mut hash),
+            #[cfg(any())]
+            Source::Gguf(model) => model.digest(&mut hash),
+            Source::Random(weights) => hash.update(weights.seed().to_le_bytes()),
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether the linear weights are stored as f32.
+    pub(crate) fn stores_f32(&self) -> bool {
+        match &self.source {
+            Source::Safetensors(shards) => shards.is_f32("model.layers.0.self_attn.q_proj.weight"),
+            #[cfg(any())]
+            Source::Gguf(model) => model.is_f32("model.layers.0.self_attn.q_proj.weight"),
+            Source::Random(_) => false,
+        }
+    }
+}
+
+/// The one GGUF file of a directory.
+fn only_gguf(dir: &Path) -> Result<PathBuf> {
+    let io = |source| Error::Io { path: dir.to_path_buf(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+            found.push(path);
+        }
+    }
+    match (found.pop(), found.len()) {
+        (Some(path), 0) => Ok(path),
+        (Some(_), _) => Err(Error::NoCheckpoint {
+            path: dir.to_path_buf(),
+            detail: "it has several .gguf files; name one of them".into(),
+        }),
+        (None, _) if dir.join("pytorch_model.bin").exists() => Err(Error::NoCheckpoint {
+            path: dir.to_path_buf(),
+            detail: "pytorch_model.bin is not read; convert it to model.safetensors".into(),
+        }),
+        (None, _) => Err(Error::NoCheckpoint {
+            path: dir.to_path_buf(),
+            detail: "looked for model.safetensors, model.safetensors.index.json and *.gguf".into(),
+        }),
+    }
+}

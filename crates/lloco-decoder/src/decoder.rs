@@ -1,0 +1,291 @@
+//! The frozen transformer on a device.
+
+use burn::{
+    backend::DispatchDevice,
+    tensor::{DType, Device, FloatDType, Int, Tensor, TensorData},
+};
+
+#[cfg(any())]
+use crate::kernels;
+use crate::{
+    Checkpoint, DecoderConfig, Error, KvCache, LinearAdapter, NoAdapter, Part, Prompt, Result, SavedModule, WeightType,
+    attention::Context,
+    layer::Layer,
+    linear::Linear,
+    ops,
+    rope::RopeTables,
+};
+
+/// A LLaMA-family language model. Its weights never change; adapters do the learning.
+#[derive(Debug)]
+pub struct Decoder {
+    config: DecoderConfig,
+    device: Device,
+    /// Float type of activations.
+    dtype: FloatDType,
+    /// `[vocab, hidden]`.
+    embed_tokens: Tensor<2>,
+    layers: Vec<Layer>,
+    norm: Tensor<1>,
+    lm_head: Linear,
+    rope: RopeTables,
+}
+
+/// Which rows of the last hidden state are wanted. The last layer computes no others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rows {
+    /// All of them.
+    #[default]
+    All,
+    /// The newest `n`, at least one.
+    Last(usize),
+}
+
+/// How to run a forward pass. The default: no cache, no adapter, no padding, all rows.
+#[derive(Default)]
+#[must_use]
+pub struct Pass<'a> {
+    cache: Option<&'a mut KvCache>,
+    adapter: Option<&'a dyn LinearAdapter>,
+    padding: &'a [usize],
+    rows: Rows,
+}
+
+impl<'a> Pass<'a> {
+    /// The default pass.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads behind the cache's positions and appends to them.
+    pub fn cache(mut self, cache: &'a mut KvCache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Adds an adapter's terms to the linear projections.
+    pub fn adapter(mut self, adapter: &'a dyn LinearAdapter) -> Self {
+        self.adapter = Some(adapter);
+        self
+    }
+
+    /// Left padding of each sequence, counted from the start of the cache; empty for none. Padded positions are
+    /// never attended to, and position 0 is the first one behind them.
+    pub fn padding(mut self, padding: &'a [usize]) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// Returns only the newest `n` rows.
+    pub fn last_rows(mut self, n: usize) -> Self {
+        self.rows = Rows::Last(n);
+        self
+    }
+}
+
+impl Decoder {
+    /// Loads the weights onto `device`, tensor by tensor.
+    ///
+    /// # Errors
+    /// When a tensor is missing, has another shape than the configuration says, or cannot be read.
+    pub fn load(checkpoint: &Checkpoint, weights: WeightType, device: &Device) -> Result<Self> {
+        let config = checkpoint.config().clone();
+        let device = &device.clone().inner();
+        let weights = resolve(weights, checkpoint, device);
+        let vocab = [config.vocab_size, config.hidden_size];
+        let embeddings = checkpoint.tensor("model.embed_tokens.weight", &vocab)?;
+        let head = match config.tie_word_embeddings {
+            true => embeddings.clone(),
+            false => checkpoint.tensor("lm_head.weight", &vocab)?,
+        };
+        let lm_head = Linear::from_data(head, vocab, weights, device);
+        let stored = match weights {
+            WeightType::Bf16 => FloatDType::BF16,
+            _ => FloatDType::F32,
+        };
+        let embed_tokens = Tensor::<2>::from_data(embeddings, device).cast(stored);
+        let layers = (0..config.num_hidden_layers).map(|layer| Layer::load(checkpoint, &config, layer, weights, device));
+        let decoder = Self {
+            dtype: if on_cpu(device) { FloatDType::F32 } else { stored },
+            embed_tokens,
+            layers: layers.collect::<Result<_>>()?,
+            norm: Tensor::from_data(checkpoint.tensor("model.norm.weight", &[config.hidden_size])?, device),
+            lm_head,
+            rope: RopeTables::new(&config, device),
+            device: device.clone(),
+            config,
+        };
+        tracing::info!(path = %checkpoint.path().display(), ?weights, ?device, "loaded decoder");
+        Ok(decoder)
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// The device of the weights, without autodiff.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The float type of activations.
+    pub(crate) fn dtype(&self) -> FloatDType {
+        self.dtype
+    }
+
+    /// Looks token ids up: `[1, ids.len(), hidden]`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfVocabulary`] for an id without an embedding, [`Error::EmptyPrompt`] for no ids.
+    pub fn embed(&self, ids: &[u32]) -> Result<Tensor<3>> {
+        self.embed_with(ids, &NoAdapter)
+    }
+
+    /// [`embed`](Self::embed), with the adapter's replacement of the embedding if it has one.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed).
+    pub fn embed_with(&self, ids: &[u32], adapter: &dyn LinearAdapter) -> Result<Tensor<3>> {
+        if ids.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        let vocab_size = self.config.vocab_size;
+        if let Some(position) = ids.iter().position(|&id| id as usize >= vocab_size) {
+            return Err(Error::OutOfVocabulary { id: ids[position], position, vocab_size });
+        }
+        let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+        let len = ids.len();
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [len]), &self.device);
+        let rows = match adapter.replaced(SavedModule::EmbedTokens) {
+            Some(table) => table.select(0, ids),
+            None => self.embed_tokens.clone().select(0, ids),
+        };
+        Ok(rows.cast(self.dtype).unsqueeze())
+    }
+
+    /// A prompt's parts as one run of input rows, `[1, positions, hidden]`.
+    ///
+    /// # Errors
+    /// [`Error::EmptyPrompt`], [`Error::OutOfVocabulary`], or [`Error::Mismatch`] for embedding rows of another width.
+    pub fn embed_prompt(&self, prompt: &Prompt, adapter: &dyn LinearAdapter) -> Result<Tensor<3>> {
+        let mut rows = Vec::with_capacity(prompt.parts().len());
+        for part in prompt.parts().iter().filter(|part| part.positions() > 0) {
+            rows.push(match part {
+                Part::Text(ids) => self.embed_with(ids, adapter)?,
+                Part::Embeddings(rows) => {
+                    self.check("width of embedding rows", self.config.hidden_size, rows.dims()[1])?;
+                    rows.clone().to_device(&self.device).cast(self.dtype).unsqueeze()
+                }
+            });
+        }
+        match rows.len() {
+            0 => Err(Error::EmptyPrompt),
+            1 => Ok(rows.swap_remove(0)),
+            _ => Ok(Tensor::cat(rows, 1)),
+        }
+    }
+
+    /// Runs the transformer over input rows `[batch, seq, hidden]`.
+    ///
+    /// Returns hidden rows after the final RMSNorm, f32, `[batch, rows, hidden]`. Where `input` or the adapter is
+    /// tracked by autodiff, so is the result.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when input, cache and padding do not fit the model or each other.
+    pub fn forward(&self, input: Tensor<3>, mut pass: Pass<'_>) -> Result<Tensor<3>> {
+        let [batch, seq, width] = input.dims();
+        self.check("width of input rows", self.config.hidden_size, width)?;
+        if seq == 0 || batch == 0 {
+            return Err(Error::EmptyPrompt);
+        }
+        if !pass.padding.is_empty() {
+            self.check("paddings for a batch", batch, pass.padding.len())?;
+        }
+        let past = match &pass.cache {
+            Some(cache) => {
+                self.check("sequences in the KV cache", batch, cache.batch())?;
+                cache.len()
+            }
+            None => 0,
+        };
+        let wanted = match pass.rows {
+            Rows::All => seq,
+            Rows::Last(n) => n.clamp(1, seq),
+        };
+        let (cos, sin) = self.rope.upto(past + seq);
+        let mut context = Context {
+            adapter: pass.adapter.unwrap_or(&NoAdapter),
+            cos: &cos,
+            sin: &sin,
+            past,
+            padding: pass.padding,
+            rows: seq,
+        };
+        let mut x = input.cast(self.dtype);
+        for (index, layer) in self.layers.iter().enumerate() {
+            if index + 1 == self.layers.len() {
+                context.rows = wanted;
+            }
+            let cache = pass.cache.as_mut().and_then(|cache| cache.layer(index));
+            x = layer.forward(x, &context, cache);
+        }
+        if let Some(cache) = pass.cache {
+            cache.advance(seq);
+        }
+        Ok(ops::rms_norm(x, &self.norm, self.config.rms_norm_eps).cast(FloatDType::F32))
+    }
+
+    /// Scores of the next token for each hidden row: `[batch, rows, hidden]` -> f32 `[batch, rows, vocab]`.
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.logits_with(hidden, &NoAdapter)
+    }
+
+    /// [`logits`](Self::logits), with the adapter's replacement of the head if it has one.
+    pub fn logits_with(&self, hidden: Tensor<3>, adapter: &dyn LinearAdapter) -> Tensor<3> {
+        let hidden = hidden.cast(self.dtype);
+        let logits = match adapter.replaced(SavedModule::LmHead) {
+            Some(head) if head.is_autodiff() && !hidden.is_autodiff() => ops::linear(Tensor::from_inner(hidden), &head),
+            Some(head) => ops::linear(hidden, &head),
+            None => self.lm_head.forward(hidden),
+        };
+        logits.cast(FloatDType::F32)
+    }
+
+    fn check(&self, what: &'static str, expected: usize, found: usize) -> Result<()> {
+        match expected == found {
+            true => Ok(()),
+            false => Err(Error::Mismatch { what, expected: expected.to_string(), found: found.to_string() }),
+        }
+    }
+}
+
+/// Settles [`WeightType::Auto`].
+fn resolve(weights: WeightType, checkpoint: &Checkpoint, device: &Device) -> WeightType {
+    match weights {
+        WeightType::Auto if checkpoint.stores_f32() || !computes_bf16(device) => WeightType::F32,
+        WeightType::Auto => WeightType::Bf16,
+        chosen => chosen,
+    }
+}
+
+/// Whether bf16 weights are at least as fast as f32 ones on `device`.
+fn computes_bf16(device: &Device) -> bool {
+    #[cfg(any())]
+    if kernels::is_flex(device) {
+        return kernels::bf16_is_fast();
+    }
+    !on_cpu(device) && device.supports_dtype(DType::BF16)
+}
+
+/// Whether activations stay f32 whatever the weights are.
+fn on_cpu(device: &Device) -> bool {
+    match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        #[allow(unreachable_patterns, reason = "which devices exist depends on the features")]
+        _ => false,
+    }
+}

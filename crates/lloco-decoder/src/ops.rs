@@ -1,0 +1,121 @@
+//! The five operations that a layer is made of.
+//!
+//! Each is written once in burn's own operations, for every device. On the CPU backend `flex` the
+//! same call goes to this crate's kernels, which compute the same function.
+//!
+//! Weights are frozen: they live without autodiff and are lifted ([`like`]) beside a tracked input.
+
+use burn::tensor::{
+    Bool, FloatDType, Int, Tensor, TensorData, activation, module::attention as burn_attention, ops::AttentionModuleOptions,
+    s,
+};
+
+#[cfg(any())]
+use crate::kernels;
+
+/// `tensor` in the autodiff context of `x`, so that both may meet in one operation.
+pub(crate) fn like<const D: usize, const E: usize>(tensor: &Tensor<D>, x: &Tensor<E>) -> Tensor<D> {
+    match x.is_autodiff() && !tensor.is_autodiff() {
+        true => Tensor::from_inner(tensor.clone()),
+        false => tensor.clone(),
+    }
+}
+
+/// `x W^T`: `x` `[batch, seq, in]`, `weight` `[out, in]` -> `[batch, seq, out]`.
+pub(crate) fn linear(x: Tensor<3>, weight: &Tensor<2>) -> Tensor<3> {
+    let [batch, seq, width] = x.dims();
+    let dtype = x.dtype();
+    let weight = like(weight, &x);
+    let x = x.reshape([batch * seq, width]).cast(weight.dtype());
+    x.matmul(weight.transpose()).cast(dtype).reshape([batch as i64, seq as i64, -1])
+}
+
+/// RMSNorm over the last dimension, computed in f32 (arXiv 1910.07467).
+pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, gamma: &Tensor<1>, eps: f64) -> Tensor<D> {
+    let gamma = like(gamma, &x);
+    #[cfg(any())]
+    if kernels::on_flex(&x) {
+        return kernels::rms_norm(x, gamma, eps);
+    }
+    let dtype = x.dtype();
+    let x = x.cast(FloatDType::F32);
+    let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
+    let y = x / (mean_square + eps).sqrt();
+    (y * gamma.unsqueeze()).cast(dtype)
+}
+
+/// Rotary position embedding in the rotate-half convention (arXiv 2104.09864).
+///
+/// `x` `[batch, seq, heads, dim]`; `cos`, `sin` `[positions, dim / 2]`. Row `i` of sequence `b` stands at
+/// position `offset + i - padding[b]`; an empty `padding` means none.
+pub(crate) fn rope(x: Tensor<4>, cos: &Tensor<2>, sin: &Tensor<2>, offset: usize, padding: &[usize]) -> Tensor<4> {
+    #[cfg(any())]
+    if kernels::on_flex(&x) {
+        return kernels::rope(x, cos.clone(), sin.clone(), offset, padding);
+    }
+    let [batch, seq, _, dim] = x.dims();
+    let half = dim / 2;
+    let rows = |table: &Tensor<2>| -> Tensor<4> {
+        let rows: Tensor<4> = if padding.iter().all(|&pad| pad == 0) {
+            table.clone().slice(s![offset..offset + seq, ..]).reshape([1, seq, 1, half])
+        } else {
+            let positions = (0..batch).flat_map(|b| {
+                let pad = padding.get(b).copied().unwrap_or(0);
+                (0..seq).map(move |i| (offset + i).saturating_sub(pad) as i64)
+            });
+            let data = TensorData::new(positions.collect::<Vec<i64>>(), [batch * seq]);
+            let positions = Tensor::<1, Int>::from_data(data, &table.device());
+            table.clone().select(0, positions).reshape([batch, seq, 1, half])
+        };
+        like(&rows, &x).cast(x.dtype())
+    };
+    let (cos, sin) = (rows(cos), rows(sin));
+    let low = x.clone().slice(s![.., .., .., 0..half]);
+    let high = x.slice(s![.., .., .., half..dim]);
+    let rotated_low = low.clone() * cos.clone() - high.clone() * sin.clone();
+    let rotated_high = high * cos + low * sin;
+    Tensor::cat(vec![rotated_low, rotated_high], 3)
+}
+
+/// Causal grouped-query attention.
+///
+/// `q` `[batch, seq_q, heads, dim]`; `k`, `v` `[batch, kv_heads, seq_k, dim]` -> `[batch, seq_q, heads * dim]`.
+/// Query `i` of sequence `b` sees keys `padding[b] ..= i + seq_k - seq_q`; a query that sees none gives zeros.
+pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize]) -> Tensor<3> {
+    #[cfg(any())]
+    if kernels::on_flex(&q) {
+        return kernels::attention(q, k, v, padding);
+    }
+    let [batch, seq_q, heads, dim] = q.dims();
+    let [_, kv_heads, seq_k, _] = k.dims();
+    let repeat = |x: Tensor<4>| -> Tensor<4> {
+        match heads / kv_heads {
+            1 => x,
+            group => {
+                let x: Tensor<5> = x.unsqueeze_dim(2);
+                x.repeat_dim(2, group).reshape([batch, heads, seq_k, dim])
+            }
+        }
+    };
+    let mask = padding.iter().any(|&pad| pad > 0).then(|| {
+        let hidden = (0..batch).flat_map(|b| {
+            let pad = padding.get(b).copied().unwrap_or(0);
+            (0..seq_k).map(move |j| j < pad)
+        });
+        let data = TensorData::new(hidden.collect::<Vec<bool>>(), [batch, 1, 1, seq_k]);
+        let columns = Tensor::<4, Bool>::from_data(data, &q.device());
+        columns.expand([batch, heads, seq_q, seq_k])
+    });
+    let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
+    let out = burn_attention(q.swap_dims(1, 2), repeat(k), repeat(v), mask, None, options);
+    out.swap_dims(1, 2).reshape([batch, seq_q, heads * dim])
+}
+
+/// `silu(gate) * up`, element by element (arXiv 2002.05202).
+pub(crate) fn swiglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
+    #[cfg(any())]
+    if kernels::on_flex(&gate) {
+        return kernels::swiglu(gate, up);
+    }
+    activation::silu(gate) * up
+}
