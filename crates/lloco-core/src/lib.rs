@@ -1,1 +1,5 @@
 //! Under construction.
+
+pub mod dataset;
+pub mod eval;
+mod random;

@@ -1,0 +1,169 @@
+//! Documents with questions: JSON Lines in and out, and a generator of long ones.
+//!
+//! One document a line:
+//!
+//! ```json
+//! {"id":"log","title":"A log","text":"...","questions":[{"id":"log-1","question":"Who kept it?","answers":["Ilves"]}]}
+//! ```
+//!
+//! - `id` is unique in its file. `title` may be missing.
+//! - `text` may be missing: it is then read from `<id>.txt` beside the JSONL file.
+//! - `answers` are wordings of the same answer; the first is used for finetuning, any of them counts in evaluation.
+//! - Other fields are ignored, blank lines skipped.
+//!
+//! ```
+//! use lloco_core::dataset::{self, Reader};
+//!
+//! let line = r#"{"id":"log","text":"Kept by Ilves.","questions":[{"question":"Who kept it?","answers":["Ilves"]}]}"#;
+//! for document in Reader::new(line.as_bytes(), "log.jsonl") {
+//!     let document = document?;
+//!     assert_eq!(document.questions[0].id, "log-1");
+//! }
+//! # Ok::<(), dataset::Error>(())
+//! ```
+
+mod archive;
+mod reader;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use archive::archive;
+pub use reader::Reader;
+
+/// A document and the questions asked of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QaDocument {
+    /// Unique in its data set.
+    pub id: String,
+    /// For people; may be empty.
+    pub title: String,
+    /// The whole text.
+    pub text: String,
+    /// May be empty.
+    pub questions: Vec<Question>,
+}
+
+/// A question and the answers that count as right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Question {
+    /// Document id and a number unless the data say otherwise.
+    pub id: String,
+    /// The question as a person asks it.
+    pub question: String,
+    /// At least one; several are wordings of the same answer.
+    pub answers: Vec<String>,
+}
+
+/// What can be wrong with a data set. Lines count from 1.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// There is no document in the file.
+    #[error("{}: no document; expected one JSON object a line", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line is not JSON, or a field is missing or of another type.
+    #[error("{}, line {line}, column {column}: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// The byte of the line at which reading stopped.
+        column: usize,
+        /// What was expected.
+        reason: String,
+    },
+    /// A field that must say something is blank.
+    #[error("{}, line {line}: the field `{field}` is blank in document `{id}`", path.display())]
+    Blank {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// The document; blank when the id itself is.
+        id: String,
+        /// The field's name.
+        field: &'static str,
+    },
+    /// A question has no answer.
+    #[error("{}, line {line}: the question `{question}` has no answer; add one or drop the question", path.display())]
+    NoAnswer {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// The question.
+        question: String,
+    },
+    /// Two lines carry the same document id.
+    #[error("{}, line {line}: document `{id}` stands on line {first} already; ids must be unique", path.display())]
+    DuplicateDocument {
+        /// The file.
+        path: PathBuf,
+        /// The second line with this id.
+        line: usize,
+        /// The first line with this id.
+        first: usize,
+        /// The id.
+        id: String,
+    },
+    /// A line has no `text`, and the text file that belongs to its id cannot be read.
+    #[error("{}, line {line}: document `{id}` has no field `text`, and {} cannot be read: {source}", path.display(), file.display())]
+    Text {
+        /// The JSONL file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// The document.
+        id: String,
+        /// The text file that was looked for.
+        file: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+}
+
+/// Reads a whole data set. [`Reader`] reads one document at a time.
+///
+/// # Errors
+/// The first error of the file, see [`enum@Error`].
+pub fn read(path: impl AsRef<Path>) -> Result<Vec<QaDocument>, Error> {
+    Reader::open(path)?.collect()
+}
+
+/// Writes documents as JSON Lines, whole or not at all: to a temporary file beside `path`, which then takes its place.
+///
+/// # Errors
+/// [`Error::Io`] when the directory cannot be written to or the disk is full.
+pub fn write<'a>(path: impl AsRef<Path>, documents: impl IntoIterator<Item = &'a QaDocument>) -> Result<(), Error> {
+    let path = path.as_ref();
+    let failed = |source| Error::Io { path: path.to_path_buf(), source };
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    let mut out = std::io::BufWriter::new(file);
+    for document in documents {
+        serde_json::to_writer(&mut out, document).map_err(|error| failed(error.into()))?;
+        out.write_all(b"\n").map_err(failed)?;
+    }
+    let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}

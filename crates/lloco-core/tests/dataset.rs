@@ -1,0 +1,158 @@
+//! Data sets as files: what is read, and what each kind of bad file is answered with.
+
+use std::path::Path;
+
+use lloco_core::dataset::{self, Error, QaDocument, Question, Reader, archive};
+
+const GOOD: &str = r#"{"id":"log","title":"A log","text":"Kept by Ilves.","questions":[{"id":"q","question":"Who?","answers":["Ilves"]}]}"#;
+
+fn read(jsonl: &str) -> Result<Vec<QaDocument>, Error> {
+    Reader::new(jsonl.as_bytes(), "qa.jsonl").collect()
+}
+
+#[test]
+fn reads_documents_and_ignores_other_fields() {
+    let jsonl = format!("\u{feff}{GOOD}\n\n{}\n", GOOD.replace("\"log\"", "\"two\",\"license\":\"CC0\""));
+    let documents = read(&jsonl).expect("two good lines");
+    assert_eq!(documents.len(), 2);
+    let question = Question { id: "q".into(), question: "Who?".into(), answers: vec!["Ilves".into()] };
+    assert_eq!(documents[1].id, "two");
+    assert_eq!(documents[0].questions, [question]);
+}
+
+#[test]
+fn questions_without_an_id_are_numbered() {
+    let jsonl =
+        r#"{"id":"d","text":"t","questions":[{"question":"a","answers":["b"]},{"question":"c","answers":["d"]}]}"#;
+    let ids: Vec<_> = read(jsonl).expect("good line")[0].questions.iter().map(|question| question.id.clone()).collect();
+    assert_eq!(ids, ["d-1", "d-2"]);
+}
+
+#[test]
+fn an_empty_file_is_an_error() {
+    for empty in ["", "\n\n  \n"] {
+        assert!(matches!(read(empty), Err(Error::Empty { .. })), "{empty:?}");
+    }
+}
+
+#[test]
+fn malformed_lines_are_named() {
+    for (line, expected) in [
+        ("{\"id\":", "EOF"),
+        ("not json", "expected"),
+        ("[]", "invalid length"),
+        (r#"{"id":"x","text":"t"}"#, "questions"),
+        (r#"{"text":"t","questions":[]}"#, "id"),
+        (r#"{"id":"x","text":"t","questions":[{"answers":["a"]}]}"#, "question"),
+        (r#"{"id":"x","text":"t","questions":[{"question":"q"}]}"#, "answers"),
+        (r#"{"id":7,"text":"t","questions":[]}"#, "string"),
+        ("\"\\ud800\"", "line 3"),
+    ] {
+        let error = read(&format!("{GOOD}\n\n{line}\n")).expect_err(line);
+        assert!(matches!(error, Error::Malformed { line: 3, .. }), "{line}: {error:?}");
+        let message = error.to_string();
+        assert!(message.starts_with("qa.jsonl, line 3, column ") && message.contains(expected), "{line}: {message}");
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_an_error() {
+    let bytes: &[u8] = b"{\"id\":\"\xff\",\"text\":\"t\",\"questions\":[]}";
+    assert!(matches!(Reader::new(bytes, "qa.jsonl").next(), Some(Err(Error::Malformed { line: 1, .. }))));
+}
+
+#[test]
+fn reading_goes_on_after_a_bad_line() {
+    let jsonl = format!("oops\n{GOOD}\n");
+    let lines: Vec<bool> = Reader::new(jsonl.as_bytes(), "qa.jsonl").map(|line| line.is_ok()).collect();
+    assert_eq!(lines, [false, true]);
+}
+
+#[test]
+fn a_question_needs_an_answer() {
+    for answers in ["[]", r#"["", "  "]"#] {
+        let error = read(&GOOD.replace(r#"["Ilves"]"#, answers)).expect_err(answers);
+        assert!(matches!(&error, Error::NoAnswer { line: 1, question, .. } if question == "Who?"), "{error:?}");
+    }
+}
+
+#[test]
+fn blank_fields_are_named() {
+    for (from, to, field) in [("\"log\"", "\" \"", "id"), ("Kept by Ilves.", "", "text"), ("Who?", "", "question")] {
+        let error = read(&GOOD.replace(from, to)).expect_err(field);
+        assert!(matches!(error, Error::Blank { line: 1, field: found, .. } if found == field), "{error:?}");
+    }
+}
+
+#[test]
+fn a_document_must_not_come_twice() {
+    let error = read(&format!("{GOOD}\n\n{GOOD}\n")).expect_err("twice");
+    assert!(matches!(&error, Error::DuplicateDocument { line: 3, first: 1, id, .. } if id == "log"), "{error:?}");
+}
+
+#[test]
+fn a_line_without_text_takes_it_from_its_file() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("qa.jsonl");
+    std::fs::write(&path, r#"{"id":"log","questions":[]}"#).expect("written");
+
+    let error = dataset::read(&path).expect_err("no text file");
+    assert!(matches!(&error, Error::Text { file, .. } if file.ends_with("log.txt")), "{error:?}");
+
+    std::fs::write(directory.path().join("log.txt"), "Kept by Ilves.").expect("written");
+    assert_eq!(dataset::read(&path).expect("text file").first().map(|log| log.text.as_str()), Some("Kept by Ilves."));
+}
+
+#[test]
+fn an_id_cannot_reach_out_of_the_directory() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    std::fs::create_dir(directory.path().join("inner")).expect("created");
+    std::fs::write(directory.path().join("secret.txt"), "secret").expect("written");
+    let path = directory.path().join("inner/qa.jsonl");
+    for id in ["../secret", "/etc/secret", "inner/../../secret", "..\\\\secret"] {
+        std::fs::write(&path, format!(r#"{{"id":"{id}","questions":[]}}"#)).expect("written");
+        assert!(matches!(dataset::read(&path), Err(Error::Text { .. })), "{id}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = dataset::read("no/such/qa.jsonl").expect_err("missing");
+    assert!(error.to_string().contains("qa.jsonl"), "{error}");
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("qa.jsonl");
+    let documents = [archive(1, 20), archive(2, 5)];
+    dataset::write(&path, &documents).expect("written");
+    assert_eq!(dataset::read(&path).expect("read"), documents);
+}
+
+#[test]
+fn a_failed_write_leaves_nothing() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("missing/qa.jsonl");
+    assert!(matches!(dataset::write(&path, &[archive(1, 2)]), Err(Error::Io { .. })));
+    assert_eq!(std::fs::read_dir(directory.path()).expect("listed").count(), 0);
+}
+
+/// The example documents: complete, with every answer in the text.
+#[test]
+fn example_data_are_sound() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/data/questions.jsonl");
+    let documents = dataset::read(path).expect("example data");
+    assert_eq!(
+        documents.iter().map(|document| document.id.as_str()).collect::<Vec<_>>(),
+        ["meeting", "expedition", "manual"]
+    );
+    for document in documents {
+        assert!(document.questions.len() >= 12, "{}", document.id);
+        let text = document.text.to_lowercase();
+        for question in document.questions {
+            let found = question.answers.iter().any(|answer| text.contains(&answer.to_lowercase()));
+            assert!(found, "{question:?}");
+        }
+    }
+}
