@@ -1,5 +1,12 @@
 //! Under construction.
 
 pub mod dataset;
+mod digest;
+pub mod error;
 pub mod eval;
 mod random;
+pub mod source;
+
+pub use digest::Digest;
+pub use error::{Attempt, Error, Result, Route};
+pub use source::{ModelSource, Progress, Resolver};
