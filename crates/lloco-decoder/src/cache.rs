@@ -1,6 +1,6 @@
 //! Keys and values of the positions read so far.
 
-use burn::tensor::{Device, Tensor, s};
+use burn::tensor::{DType, Device, Tensor, s};
 
 use crate::Decoder;
 
@@ -95,5 +95,5 @@ impl Buffer {
 
 fn zeros(shape: [usize; 4], decoder: &Decoder) -> Tensor<4> {
     let device: &Device = decoder.device();
-    Tensor::zeros(shape, (device, decoder.dtype()))
+    Tensor::zeros(shape, (device, DType::from(decoder.dtype())))
 }

@@ -41,14 +41,12 @@ pub use burn;
 mod adapter;
 mod attention;
 mod cache;
-#[cfg(any())]
 mod chat;
 mod checkpoint;
 mod config;
 mod decoder;
 mod error;
 mod generate;
-#[cfg(any())]
 pub mod gguf;
 #[cfg(any())]
 mod kernels;
@@ -59,12 +57,10 @@ mod ops;
 mod prompt;
 mod rope;
 mod sampling;
-#[cfg(any())]
 mod tokenizer;
 
 pub use adapter::{LinearAdapter, NoAdapter, Projection, SavedModule, Site};
 pub use cache::KvCache;
-#[cfg(any())]
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::{Checkpoint, WeightType};
 pub use config::{DecoderConfig, RopeScaling};
@@ -73,5 +69,4 @@ pub use error::{Error, Result};
 pub use generate::{GenerateConfig, Generation};
 pub use prompt::{Part, Prompt};
 pub use sampling::{Sampler, Sampling};
-#[cfg(any())]
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{TextStream, Tokenizer};

@@ -83,7 +83,7 @@ impl Weight {
             }
         }
         let _ = (rows, columns);
-        let weight = Tensor::from_data(values, device);
+        let weight = Tensor::<2>::from_data(values, device);
         Self::Dense(match weights {
             WeightType::Bf16 => weight.cast(FloatDType::BF16),
             _ => weight,

@@ -1,5 +1,6 @@
 //! Weights on disk, behind one set of names whatever the file format.
 
+mod gguf;
 mod random;
 mod safetensors;
 
@@ -8,10 +9,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::TensorData;
 use sha2::{Digest, Sha256};
 
-use self::{random::RandomWeights, safetensors::Shards};
-use crate::{DecoderConfig, Error, Result};
-#[cfg(any())]
-use crate::{ChatTemplate, Tokenizer, gguf::GgufModel};
+use self::{gguf::GgufWeights, random::RandomWeights, safetensors::Shards};
+use crate::{DecoderConfig, Error, Result, Tokenizer};
 
 /// The float type in which a model's linear weights are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -40,8 +39,7 @@ pub struct Checkpoint {
 #[derive(Debug)]
 enum Source {
     Safetensors(Shards),
-    #[cfg(any())]
-    Gguf(Box<GgufModel>),
+    Gguf(Box<GgufWeights>),
     Random(RandomWeights),
 }
 
@@ -58,10 +56,10 @@ impl Checkpoint {
                 safetensors::add_generation_stops(path, &mut config)?;
                 return Ok(Self { path: path.to_path_buf(), config, source: Source::Safetensors(shards) });
             }
-            only_gguf(path)?;
+            return Self::open_gguf(&only_gguf(path)?);
         }
         match path.extension() {
-            
+            Some(extension) if extension.eq_ignore_ascii_case("gguf") => Self::open_gguf(path),
             _ if !path.exists() => Err(Error::Io { path: path.to_path_buf(), source: std::io::ErrorKind::NotFound.into() }),
             _ => Err(Error::NoCheckpoint {
                 path: path.to_path_buf(),
@@ -70,9 +68,8 @@ impl Checkpoint {
         }
     }
 
-    #[cfg(any())]
     fn open_gguf(path: &Path) -> Result<Self> {
-        let model = GgufModel::open(path)?;
+        let model = GgufWeights::open(path)?;
         let config = model.config()?;
         Ok(Self { path: path.to_path_buf(), config, source: Source::Gguf(Box::new(model)) })
     }
@@ -95,7 +92,6 @@ impl Checkpoint {
         &self.config
     }
 
-    #[cfg(any())]
     /// The checkpoint's tokenizer, from `tokenizer.json` or the GGUF's metadata.
     ///
     /// # Errors
@@ -103,8 +99,7 @@ impl Checkpoint {
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let tokenizer = match &self.source {
             Source::Safetensors(_) => Tokenizer::from_file(self.path.join("tokenizer.json"))?,
-            #[cfg(any())]
-            Source::Gguf(model) => model.tokenizer()?,
+            Source::Gguf(model) => Tokenizer::from_gguf(model.file())?,
             Source::Random(_) => {
                 let detail = "random weights have no tokenizer".into();
                 return Err(Error::Tokenizer { path: self.path.clone(), detail });
@@ -118,25 +113,10 @@ impl Checkpoint {
         }
     }
 
-    #[cfg(any())]
-    /// The checkpoint's chat template, if it has one.
-    ///
-    /// # Errors
-    /// When there is one and it cannot be read or parsed.
-    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
-        match &self.source {
-            Source::Safetensors(_) => ChatTemplate::from_dir(&self.path),
-            #[cfg(any())]
-            Source::Gguf(model) => model.chat_template(),
-            Source::Random(_) => Ok(None),
-        }
-    }
-
     /// Whether a tensor of this name is there.
     pub fn contains(&self, name: &str) -> bool {
         match &self.source {
             Source::Safetensors(shards) => shards.contains(name),
-            #[cfg(any())]
             Source::Gguf(model) => model.contains(name),
             Source::Random(_) => RandomWeights::contains(name),
         }
@@ -149,7 +129,6 @@ impl Checkpoint {
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorData> {
         let (values, found) = match &self.source {
             Source::Safetensors(shards) => shards.read(name, shape)?,
-            #[cfg(any())]
             Source::Gguf(model) => model.read(name, shape)?,
             Source::Random(weights) => (weights.read(name, shape), shape.to_vec()),
         };
@@ -167,7 +146,6 @@ impl Checkpoint {
         hash.update(self.config.canonical());
         match &self.source {
             Source::Safetensors(shards) => shards.digest(&mut hash),
-            #[cfg(any())]
             Source::Gguf(model) => model.digest(&mut hash),
             Source::Random(weights) => hash.update(weights.seed().to_le_bytes()),
         }
@@ -178,7 +156,6 @@ impl Checkpoint {
     pub(crate) fn stores_f32(&self) -> bool {
         match &self.source {
             Source::Safetensors(shards) => shards.is_f32("model.layers.0.self_attn.q_proj.weight"),
-            #[cfg(any())]
             Source::Gguf(model) => model.is_f32("model.layers.0.self_attn.q_proj.weight"),
             Source::Random(_) => false,
         }
