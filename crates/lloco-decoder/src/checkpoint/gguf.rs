@@ -36,8 +36,8 @@ impl GgufWeights {
         Ok(config)
     }
 
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.names.contains_key(name)
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        Some(self.file.tensor(self.names.get(name)?).ok()?.shape().to_vec())
     }
 
     pub(super) fn is_f32(&self, name: &str) -> bool {

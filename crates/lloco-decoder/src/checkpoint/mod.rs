@@ -113,12 +113,12 @@ impl Checkpoint {
         }
     }
 
-    /// Whether a tensor of this name is there.
-    pub fn contains(&self, name: &str) -> bool {
+    /// The shape of a tensor, if it is there.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         match &self.source {
-            Source::Safetensors(shards) => shards.contains(name),
-            Source::Gguf(model) => model.contains(name),
-            Source::Random(_) => RandomWeights::contains(name),
+            Source::Safetensors(shards) => shards.shape(name),
+            Source::Gguf(model) => model.shape(name),
+            Source::Random(_) => None,
         }
     }
 

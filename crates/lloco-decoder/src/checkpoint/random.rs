@@ -18,10 +18,6 @@ impl RandomWeights {
         self.seed
     }
 
-    pub(super) fn contains(name: &str) -> bool {
-        name != "embed_summary.weight"
-    }
-
     pub(super) fn read(&self, name: &str, shape: &[usize]) -> Vec<f32> {
         let len = shape.iter().product();
         if name.ends_with("norm.weight") {

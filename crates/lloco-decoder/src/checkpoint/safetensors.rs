@@ -73,8 +73,8 @@ impl Shards {
         Ok(())
     }
 
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.get(name).map(|entry| entry.shape.clone())
     }
 
     pub(super) fn is_f32(&self, name: &str) -> bool {
