@@ -1,0 +1,360 @@
+//! The index's file: a header and blocks that are only ever appended.
+//!
+//! All numbers are little-endian. Header, 128 bytes:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0..8 | `LLOCODNS` |
+//! | 8..12 | format version, u32 |
+//! | 12..16 | row type, u32: 1 f16, 2 f32 |
+//! | 16..24 | dimensions, u64 |
+//! | 24..32 | bytes of the file that count, u64 |
+//! | 32..96 | embedder fingerprint, padded with zero bytes |
+//! | 96..128 | SHA-256 of bytes 0..96 |
+//!
+//! Block, padded with zero bytes to a multiple of 64:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0..8 | kind, u64: 1 rows, 2 removals |
+//! | 8..16 | count, u64 |
+//! | 16..24 | bytes of the payload, u64 |
+//! | 24..32 | zero |
+//! | 32..64 | SHA-256 of the payload |
+//! | 64.. | payload |
+//!
+//! Rows: `count` keys (u64), zero bytes up to a multiple of 64, `count` rows. Removals:
+//! `count` row numbers (u64), counted from 0 through all rows blocks. An appended block
+//! counts once the header says so, which is written when the block is on disk.
+
+use super::rows::{RowType, Segment};
+use super::{Backing, DenseIndex};
+use crate::raw::map::map;
+use crate::{Error, Result};
+use memmap2::Mmap;
+use sha2::{Digest, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const MAGIC: &[u8; 8] = b"LLOCODNS";
+/// Format that this build writes.
+const VERSION: u32 = 1;
+const HEADER: usize = 128;
+/// Bytes of the header that its checksum covers.
+const HASHED: usize = 96;
+/// Bytes that a fingerprint may have.
+pub(super) const FINGERPRINT: usize = HASHED - 32;
+const BLOCK_HEADER: usize = 64;
+const ALIGN: usize = 64;
+const ROWS: u64 = 1;
+const REMOVALS: u64 = 2;
+
+const _: () = assert!(cfg!(target_endian = "little"), "rows are mapped as they lie");
+
+pub(super) fn open(path: &Path) -> Result<DenseIndex> {
+    let map = Arc::new(map(path)?);
+    let file = Bytes { path, map: &map };
+    let header = file.header()?;
+    let mut index =
+        DenseIndex::new(header.dim, &header.fingerprint, header.row_type).map_err(|e| file.damaged(&e.to_string()))?;
+    let mut rows = 0;
+    for block in file.blocks(&header)? {
+        match block.kind {
+            ROWS => {
+                let segment = block
+                    .row_ranges(&header)
+                    .and_then(|[keys, rows]| Segment::mapped(&map, keys, rows, header.row_type))
+                    .ok_or_else(|| file.damaged("a block's size does not fit its count"))?;
+                index.segments.push(segment);
+                rows += block.count;
+            }
+            REMOVALS => {
+                for place in block.payload.step_by(8) {
+                    match file.usize(place)? {
+                        row if row < rows => index.dead.insert(row),
+                        _ => return Err(file.damaged("a removed row does not exist")),
+                    };
+                }
+            }
+            _ => return Err(file.damaged("a block is of unknown kind")),
+        }
+    }
+    index.file = Some(Backing {
+        path: path.to_owned(),
+        length: header.length as u64,
+        segments: index.segments.len(),
+        dead: index.dead.clone(),
+    });
+    Ok(index)
+}
+
+/// Writes the live rows as one block to a temporary file, then renames it to `path`.
+pub(super) fn save(index: &DenseIndex, path: &Path) -> Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Error::io("write in", directory))?;
+    write_file(index, file.as_file_mut()).map_err(Error::io("write", path))?;
+    file.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
+    // The new name is on disk once its directory is; not every system can sync one.
+    #[cfg(unix)]
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(Error::io("write in", directory))?;
+    Ok(())
+}
+
+fn write_file(index: &DenseIndex, file: &mut File) -> io::Result<()> {
+    file.write_all(&[0; HEADER])?;
+    let live = index.live();
+    let length = write_block(file, HEADER as u64, ROWS, index.len(), |out| {
+        live.into_iter().try_for_each(|(_, key)| out.write(&key.to_le_bytes()))?;
+        out.pad()?;
+        let mut first = 0;
+        for segment in &index.segments {
+            let alive = (0..segment.len()).filter(|row| !index.dead.contains(&(first + row)));
+            alive.map(|row| segment.rows().part(row..row + 1, index.dim)).try_for_each(|row| out.write(row.bytes()))?;
+            first += segment.len();
+        }
+        Ok(())
+    })?;
+    write_header(index, file, length)
+}
+
+/// Appends what the file lacks and returns its path.
+pub(super) fn append(index: &DenseIndex) -> Result<PathBuf> {
+    let Backing { path, length, segments, dead } = index.file.as_ref().ok_or(Error::NotSaved)?;
+    let new = index.segments.get(*segments..).unwrap_or_default();
+    let mut removals: Vec<usize> = index.dead.difference(dead).copied().collect();
+    removals.sort_unstable();
+    if new.is_empty() && removals.is_empty() {
+        return Ok(path.clone());
+    }
+
+    let write = || Error::io("write", path);
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).write(true).open(path).map_err(write())?;
+    file.lock().map_err(write())?;
+    let map = map(path)?;
+    let found = Bytes { path, map: &map }.header()?.length as u64;
+    if found != *length {
+        return Err(Error::Changed { path: path.clone() });
+    }
+    let mut append = || -> io::Result<()> {
+        let mut end = *length;
+        for segment in new {
+            end = write_block(&mut file, end, ROWS, segment.len(), |out| {
+                out.write(bytemuck::cast_slice(segment.keys()))?;
+                out.pad()?;
+                out.write(segment.rows().bytes())
+            })?;
+        }
+        if !removals.is_empty() {
+            end = write_block(&mut file, end, REMOVALS, removals.len(), |out| {
+                let mut rows = removals.iter();
+                rows.try_for_each(|&row| out.write(&(row as u64).to_le_bytes()))
+            })?;
+        }
+        // The header counts the blocks in, so they must be on disk before it.
+        file.sync_all()?;
+        write_header(index, &mut file, end)
+    };
+    append().map_err(write())?;
+    Ok(path.clone())
+}
+
+/// Compares every block with its checksum.
+pub(super) fn verify(index: &DenseIndex) -> Result<()> {
+    let path = &index.file.as_ref().ok_or(Error::NotSaved)?.path;
+    let map = map(path)?;
+    let file = Bytes { path, map: &map };
+    for block in file.blocks(&file.header()?)? {
+        let payload = file.get(block.payload)?;
+        if Sha256::digest(payload).as_slice() != block.digest {
+            return Err(file.damaged("a block does not match its checksum"));
+        }
+    }
+    Ok(())
+}
+
+/// Writes a block at `start` and returns where the next one goes.
+fn write_block(
+    file: &mut File,
+    start: u64,
+    kind: u64,
+    count: usize,
+    payload: impl FnOnce(&mut Payload<'_>) -> io::Result<()>,
+) -> io::Result<u64> {
+    file.seek(SeekFrom::Start(start + BLOCK_HEADER as u64))?;
+    let mut out = Payload { out: BufWriter::with_capacity(1 << 20, &mut *file), hash: Sha256::new(), length: 0 };
+    payload(&mut out)?;
+    let (digest, length) = (out.hash.clone().finalize(), out.length as u64);
+    out.pad()?;
+    let end = start + (BLOCK_HEADER + out.length) as u64;
+    out.out.flush()?;
+    drop(out);
+
+    let mut header = Vec::with_capacity(BLOCK_HEADER);
+    for number in [kind, count as u64, length, 0] {
+        header.extend(number.to_le_bytes());
+    }
+    header.extend(digest);
+    file.seek(SeekFrom::Start(start))?;
+    file.write_all(&header)?;
+    Ok(end)
+}
+
+/// A block's payload on its way to the file.
+struct Payload<'a> {
+    out: BufWriter<&'a mut File>,
+    hash: Sha256,
+    length: usize,
+}
+
+impl Payload<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.length += bytes.len();
+        self.hash.update(bytes);
+        self.out.write_all(bytes)
+    }
+
+    /// Zero bytes up to a multiple of 64.
+    fn pad(&mut self) -> io::Result<()> {
+        let padding = self.length.next_multiple_of(ALIGN) - self.length;
+        self.write([0; ALIGN].get(..padding).unwrap_or_default())
+    }
+}
+
+/// Writes the header, the last step that makes `length` bytes of the file count.
+fn write_header(index: &DenseIndex, file: &mut File, length: u64) -> io::Result<()> {
+    let mut header = Vec::with_capacity(HEADER);
+    header.extend(MAGIC);
+    header.extend(VERSION.to_le_bytes());
+    let row_type: u32 = match index.row_type {
+        RowType::F16 => 1,
+        RowType::F32 => 2,
+    };
+    header.extend(row_type.to_le_bytes());
+    header.extend((index.dim as u64).to_le_bytes());
+    header.extend(length.to_le_bytes());
+    header.extend(index.fingerprint.as_bytes());
+    header.resize(HASHED, 0);
+    header.extend(Sha256::digest(&header));
+    file.rewind()?;
+    file.write_all(&header)?;
+    file.sync_all()
+}
+
+/// The file's bytes, read with suspicion.
+struct Bytes<'a> {
+    path: &'a Path,
+    map: &'a Mmap,
+}
+
+struct Header {
+    dim: usize,
+    row_type: RowType,
+    fingerprint: String,
+    /// Bytes that count, at most the file's.
+    length: usize,
+}
+
+struct Block {
+    kind: u64,
+    count: usize,
+    payload: Range<usize>,
+    digest: Vec<u8>,
+}
+
+impl Bytes<'_> {
+    fn header(&self) -> Result<Header> {
+        if self.map.get(..8) != Some(MAGIC) {
+            return Err(Error::malformed(self.path, "it is not a dense index"));
+        }
+        let version = self.u32(8)?;
+        if version > VERSION {
+            return Err(Error::FormatVersion { path: self.path.to_owned(), found: version, supported: VERSION });
+        }
+        if self.get(HASHED..HEADER)? != Sha256::digest(self.get(0..HASHED)?).as_slice() {
+            return Err(self.damaged("the header does not match its checksum"));
+        }
+        let row_type = match self.u32(12)? {
+            1 => RowType::F16,
+            2 => RowType::F32,
+            _ => return Err(self.damaged("the row type is unknown")),
+        };
+        let fingerprint = self.get(32..HASHED)?;
+        let end = fingerprint.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
+        let fingerprint = fingerprint.get(..end).unwrap_or_default();
+        let header = Header {
+            dim: self.usize(16)?,
+            row_type,
+            fingerprint: String::from_utf8(fingerprint.to_vec())
+                .map_err(|_| self.damaged("the fingerprint is not text"))?,
+            length: self.usize(24)?,
+        };
+        if !(HEADER..=self.map.len()).contains(&header.length) {
+            return Err(self.damaged("it is shorter than its header says"));
+        }
+        Ok(header)
+    }
+
+    fn blocks(&self, header: &Header) -> Result<Vec<Block>> {
+        let mut blocks = Vec::new();
+        let mut place = HEADER;
+        while place < header.length {
+            let start = place + BLOCK_HEADER;
+            let end = start.checked_add(self.usize(place + 16)?);
+            let next = end.and_then(|end| end.checked_next_multiple_of(ALIGN));
+            let (Some(end), Some(next)) = (end, next.filter(|&next| next <= header.length)) else {
+                return Err(self.damaged("a block runs past the end"));
+            };
+            blocks.push(Block {
+                kind: self.u64(place)?,
+                count: self.usize(place + 8)?,
+                payload: start..end,
+                digest: self.get(place + 32..start)?.to_vec(),
+            });
+            place = next;
+        }
+        Ok(blocks)
+    }
+
+    fn get(&self, range: Range<usize>) -> Result<&[u8]> {
+        let bytes = self.map.get(range);
+        bytes.ok_or_else(|| self.damaged("it ends too early"))
+    }
+
+    fn u32(&self, place: usize) -> Result<u32> {
+        let bytes = self.get(place..place + 4)?.first_chunk();
+        Ok(u32::from_le_bytes(bytes.copied().unwrap_or_default()))
+    }
+
+    fn u64(&self, place: usize) -> Result<u64> {
+        let bytes = self.get(place..place + 8)?.first_chunk();
+        Ok(u64::from_le_bytes(bytes.copied().unwrap_or_default()))
+    }
+
+    fn usize(&self, place: usize) -> Result<usize> {
+        let number = usize::try_from(self.u64(place)?);
+        number.map_err(|_| self.damaged("a number is too large"))
+    }
+
+    fn damaged(&self, detail: &str) -> Error {
+        Error::Damaged { path: self.path.to_owned(), detail: detail.to_owned() }
+    }
+}
+
+impl Block {
+    /// Where the keys and the rows of a rows block lie, if its size fits its count.
+    fn row_ranges(&self, header: &Header) -> Option<[Range<usize>; 2]> {
+        let Range { start, end } = self.payload;
+        let keys = start..start.checked_add(self.count.checked_mul(8)?)?;
+        let rows_start = keys.end.checked_next_multiple_of(ALIGN)?;
+        let row = header.dim.checked_mul(header.row_type.size())?;
+        let rows = rows_start..rows_start.checked_add(self.count.checked_mul(row)?)?;
+        (rows.end == end).then_some([keys, rows])
+    }
+}

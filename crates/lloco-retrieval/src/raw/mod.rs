@@ -1,0 +1,6 @@
+//! The two things that need `unsafe`: mapping files and calling kernels compiled for
+//! processor features found at run time.
+#![allow(unsafe_code)]
+
+pub(crate) mod dot;
+pub(crate) mod map;
