@@ -1,0 +1,79 @@
+//! Directories that appear whole or not at all.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use crate::{Error, Result};
+
+/// A directory under construction, hidden beside its final place. Dropped unpublished, it is removed.
+pub(crate) struct Draft {
+    target: PathBuf,
+    partial: PathBuf,
+    published: bool,
+}
+
+impl Draft {
+    /// Starts a directory that will be `target`, which must not exist (or be an empty directory).
+    pub(crate) fn new(target: &Path) -> Result<Self> {
+        if fs::read_dir(target).map_or(target.exists(), |mut entries| entries.next().is_some()) {
+            return Err(Error::Exists { path: target.to_path_buf() });
+        }
+        let mut name = OsString::from(".");
+        name.push(target.file_name().ok_or_else(|| Error::Exists { path: target.to_path_buf() })?);
+        name.push(".partial");
+        let partial = target.with_file_name(name);
+        // What a killed process left behind.
+        if partial.exists() {
+            fs::remove_dir_all(&partial).map_err(Error::write(&partial))?;
+        }
+        fs::create_dir_all(&partial).map_err(Error::write(&partial))?;
+        Ok(Self { target: target.to_path_buf(), partial, published: false })
+    }
+
+    /// A draft inside this one, published with it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.partial.join(name)
+    }
+
+    /// Writes a file through to the disk.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path(name);
+        let written = File::create(&path).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        written.map_err(Error::write(&path))
+    }
+
+    /// Moves the directory to its place, in one step.
+    pub(crate) fn publish(mut self) -> Result<()> {
+        sync(&self.partial)?;
+        fs::rename(&self.partial, &self.target).map_err(Error::write(&self.target))?;
+        self.published = true;
+        match self.target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync(parent),
+            _ => sync(Path::new(".")),
+        }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.published {
+            // Nothing more can be done here; the next draft of this name removes it.
+            let _ = fs::remove_dir_all(&self.partial);
+        }
+    }
+}
+
+/// Writes a directory's entries through to the disk.
+fn sync(dir: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::write(dir))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Checkpoints: a killed run goes on as if it had never stopped.
+//!
+//! Each lies in a directory of its own, `step-00000123`, which appears whole or not at all: a PEFT adapter, AdamW's
+//! moments, the best adapter so far, and `trainer.json` with the step and the settings. Order of examples and dropout
+//! follow from seed and step. The newest one counts; the one before it is kept.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{Example, TrainConfig, Trainer, trainer::Best};
+use crate::{Adapter, Error, Result, StoredType, directory::Draft, tensor_file};
+
+/// Version of the checkpoint's layout.
+const FORMAT: u32 = 1;
+
+/// `trainer.json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    format: u32,
+    step: usize,
+    config: TrainConfig,
+    /// SHA-256 of the examples.
+    examples: String,
+    /// Loss and step of the best adapter.
+    best: Option<(f64, usize)>,
+    stale: usize,
+}
+
+impl Trainer<'_> {
+    /// Writes a checkpoint into `dir` and returns its path. A step that is there already is not written again.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when writing fails; checkpoints that are there stay.
+    pub fn save(&self, dir: impl AsRef<Path>) -> Result<PathBuf> {
+        let dir = dir.as_ref();
+        let target = dir.join(format!("step-{:08}", self.step));
+        if target.exists() {
+            return Ok(target);
+        }
+        let draft = Draft::new(&target)?;
+        for (name, bytes) in self.adapter.files(StoredType::F32, &target)? {
+            draft.write(name, &bytes)?;
+        }
+        let write = |name: &str, tensors: &BTreeMap<_, _>| {
+            draft.write(name, &tensor_file::write(tensors, StoredType::F32, &draft.path(name))?)
+        };
+        write("optimizer.safetensors", &self.optimizer.state())?;
+        if let Some(best) = &self.best {
+            write("best.safetensors", &best.adapter.parameters())?;
+        }
+        let state = State {
+            format: FORMAT,
+            step: self.step,
+            config: self.config.clone(),
+            examples: digest(&self.examples),
+            best: self.best.as_ref().map(|best| (best.nll, best.step)),
+            stale: self.stale,
+        };
+        let json = serde_json::to_vec_pretty(&state);
+        let json = json.map_err(|e| Error::Malformed { path: target.clone(), detail: e.to_string() })?;
+        draft.write("trainer.json", &json)?;
+        draft.publish()?;
+        for (step, path) in steps(dir)?.into_iter().rev().skip(2) {
+            // A checkpoint that stays only costs space.
+            if let Err(error) = fs::remove_dir_all(&path) {
+                tracing::warn!(step, path = %path.display(), %error, "cannot remove an old checkpoint");
+            }
+        }
+        tracing::info!(step = self.step, path = %target.display(), "saved checkpoint");
+        Ok(target)
+    }
+
+    /// Goes on from the newest checkpoint in `dir`. Returns whether there was one; without one nothing changes.
+    ///
+    /// # Errors
+    /// [`Error::CheckpointMismatch`] when it was written with other settings or on other examples, others when it is
+    /// damaged. The trainer is then as before.
+    pub fn resume(&mut self, dir: impl AsRef<Path>) -> Result<bool> {
+        let Some((_, path)) = steps(dir.as_ref())?.pop_last() else { return Ok(false) };
+        let file = path.join("trainer.json");
+        let json = fs::read(&file).map_err(Error::read(&file))?;
+        let malformed = |detail: String| Error::Malformed { path: file.clone(), detail };
+        let fields: Value = serde_json::from_slice(&json).map_err(|e| malformed(e.to_string()))?;
+        let mismatch = |field: &str, expected: String, found: String| {
+            Err(Error::CheckpointMismatch { path: path.clone(), field: field.to_owned(), expected, found })
+        };
+        let format = fields.get("format").unwrap_or(&Value::Null);
+        if *format != FORMAT {
+            return mismatch("format", format!("{FORMAT} (this program reads no other)"), format.to_string());
+        }
+        let state: State = serde_json::from_value(fields).map_err(|e| malformed(e.to_string()))?;
+        if let Some((field, expected, found)) = difference(&self.config, &state.config) {
+            return mismatch(&field, expected, found);
+        }
+        let examples = digest(&self.examples);
+        if state.examples != examples {
+            return mismatch("examples", examples, state.examples);
+        }
+        let (model, device) = (self.decoder.config(), self.decoder.device());
+        let adapter = Adapter::load(&path, model, device)?;
+        let mut optimizer = self.optimizer.clone();
+        let moments = path.join("optimizer.safetensors");
+        optimizer.restore(tensor_file::read(&moments)?, &adapter, &moments, device)?;
+        let best = state.best.map(|(nll, step)| {
+            let path = path.join("best.safetensors");
+            let tensors = tensor_file::read(&path)?;
+            let adapter = Adapter::from_parameters(adapter.config().clone(), model, tensors, &path, device)?;
+            Ok::<_, Error>(Best { adapter, nll, step })
+        });
+        self.best = best.transpose()?;
+        (self.adapter, self.optimizer, self.step, self.stale) = (adapter, optimizer, state.step, state.stale);
+        tracing::info!(step = self.step, path = %path.display(), "resumed");
+        Ok(true)
+    }
+}
+
+/// The complete checkpoints of a directory by step.
+fn steps(dir: &Path) -> Result<BTreeMap<usize, PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(e) => return Err(Error::read(dir)(e)),
+    };
+    let mut steps = BTreeMap::new();
+    for entry in entries {
+        let path = entry.map_err(Error::read(dir))?.path();
+        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
+        steps.extend(step.map(|step| (step, path)));
+    }
+    Ok(steps)
+}
+
+/// The first setting that differs, as (name, expected, found).
+fn difference(expected: &TrainConfig, found: &TrainConfig) -> Option<(String, String, String)> {
+    let fields = |config| match serde_json::to_value(config) {
+        Ok(Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let found = fields(found);
+    let differs = |(name, value): (String, Value)| {
+        let other = found.get(&name).unwrap_or(&Value::Null);
+        (value != *other).then(|| (name, value.to_string(), other.to_string()))
+    };
+    fields(expected).into_iter().find_map(differs)
+}
+
+/// SHA-256 of examples, in hexadecimal. Shared summary vectors are read once.
+fn digest(examples: &[Example]) -> String {
+    let mut hash = Sha256::new();
+    let mut seen: HashMap<*const f32, sha2::digest::Output<Sha256>> = HashMap::new();
+    let number = |hash: &mut Sha256, n: usize| hash.update((n as u64).to_le_bytes());
+    for example in examples {
+        number(&mut hash, example.prefix.len());
+        for vectors in &example.prefix {
+            let own = seen.entry(vectors.values().as_ptr()).or_insert_with(|| {
+                vectors.values().iter().fold(Sha256::new(), |hash, value| hash.chain_update(value.to_le_bytes())).finalize()
+            });
+            hash.update(&*own);
+        }
+        for ids in [&example.prompt_ids, &example.answer_ids] {
+            number(&mut hash, ids.len());
+            ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+        }
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

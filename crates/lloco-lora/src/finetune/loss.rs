@@ -1,0 +1,67 @@
+//! Cross entropy over the rows whose token is predicted, a few rows at a time.
+
+use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax, s};
+use lloco_decoder::Decoder;
+
+use super::NamedGradients;
+use crate::{Adapter, Result, tensor_file};
+
+/// Scores in one piece, at most: 64 MB as f32, whatever the number of rows.
+const PIECE: usize = 1 << 24;
+
+/// What [`cross_entropy`] finds.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Scored {
+    /// `-ln p` of each target.
+    pub nll: Vec<f32>,
+    /// A scalar whose `backward` carries the gradient of the loss into the hidden rows; `None` where they are not
+    /// tracked.
+    pub surrogate: Option<Tensor<1>>,
+    /// Gradients of the output head, where the adapter trains one.
+    pub gradients: NamedGradients,
+}
+
+/// The loss `weight * sum(-ln p(target))` of hidden rows `[n, hidden]` after the final norm, one target a row.
+///
+/// Scores `[n, vocab]` would be the largest tensor of a training step. Here each piece of them is made, differentiated
+/// and dropped before the next: where `hidden` is tracked, its gradient `g` is known piece by piece, and
+/// `sum(hidden * g)` then stands for the loss in `backward`.
+///
+/// # Errors
+/// When values cannot be read back from the device.
+pub fn cross_entropy(
+    decoder: &Decoder,
+    adapter: &Adapter,
+    hidden: Tensor<2>,
+    targets: &[u32],
+    weight: f64,
+) -> Result<Scored> {
+    let tracked = hidden.is_autodiff();
+    let [_, width] = hidden.dims();
+    let device = decoder.device();
+    let mut scored = Scored { nll: Vec::with_capacity(targets.len()), surrogate: None, gradients: NamedGradients::default() };
+    let mut slopes = Vec::new();
+    let rows = (PIECE / decoder.config().vocab_size.max(1)).max(1);
+    for (index, targets) in targets.chunks(rows).enumerate() {
+        let (start, n) = (index * rows, targets.len());
+        let mut piece = hidden.clone().inner().slice(s![start..start + n, ..]);
+        if tracked {
+            piece = piece.autodiff().require_grad();
+        }
+        let ids: Vec<i64> = targets.iter().map(|&id| i64::from(id)).collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [n, 1]), device);
+        let logits = decoder.logits_with(piece.clone().reshape([1, n, width]), adapter).reshape([n as i64, -1]);
+        let nll = log_softmax(logits, 1).gather(1, ids).neg();
+        scored.nll.extend(tensor_file::values("the loss", nll.clone())?);
+        if tracked {
+            let mut gradients = nll.sum().mul_scalar(weight).backward();
+            slopes.extend(piece.grad_remove(&mut gradients));
+            scored.gradients.add(adapter.gradients(&mut gradients));
+        }
+    }
+    if !slopes.is_empty() {
+        scored.surrogate = Some((hidden * Tensor::cat(slopes, 0).autodiff()).sum());
+    }
+    Ok(scored)
+}

@@ -1,0 +1,36 @@
+//! Finetuning an adapter on questions and answers behind summary vectors.
+//!
+//! The input is `[summary vectors ; prompt ; answer]` and the loss is the cross entropy of the answer's tokens, its
+//! end token included. Only the adapter learns.
+//!
+//! | file | question |
+//! |---|---|
+//! | [`config`](TrainConfig) | which settings are there, and which are possible? |
+//! | [`example`](Example) | what is one example? |
+//! | `order` | which examples come when? |
+//! | `micro_batch` | how do unequal examples become one tensor? |
+//! | `loss` | what is minimised? |
+//! | `gradients` | what does one effective batch say about the adapter? |
+//! | `dropout`, `schedule`, `optimizer` | the parts of a step |
+//! | [`trainer`](Trainer) | the loop, and early stopping |
+//! | `durable` | how does a run survive a kill? |
+
+mod config;
+mod dropout;
+mod durable;
+mod example;
+mod gradients;
+mod loss;
+mod micro_batch;
+mod optimizer;
+mod order;
+mod schedule;
+mod trainer;
+
+pub use config::{Schedule, TrainConfig};
+pub use dropout::Dropout;
+pub use example::{Example, SummaryVectors};
+pub use gradients::{BatchGradients, Evaluation, NamedGradients, batch_gradients, evaluate};
+pub use loss::{Scored, cross_entropy};
+pub use optimizer::AdamW;
+pub use trainer::{Event, Outcome, StepReport, Trainer};

@@ -1,0 +1,312 @@
+//! The loop: one step after the other, with evaluation and early stopping between.
+
+use std::{ops::ControlFlow, path::{Path, PathBuf}};
+
+use burn::tensor::{Device, Tensor};
+use lloco_decoder::Decoder;
+
+use super::{AdamW, BatchGradients, Evaluation, Example, TrainConfig, batch_gradients, dropout::mix, evaluate, order::Order};
+use crate::{Adapter, Error, Result};
+
+/// A finetuning run.
+///
+/// ```no_run
+/// # use std::ops::ControlFlow;
+/// # use lloco_decoder::Decoder;
+/// # use lloco_lora::{Example, StoredType, TrainConfig, Trainer};
+/// # fn finetune(decoder: &Decoder, examples: Vec<Example>) -> lloco_lora::Result<()> {
+/// let mut trainer = Trainer::new(decoder, TrainConfig::default(), examples)?;
+/// trainer.resume("run")?;
+/// trainer.run(Some("run".as_ref()), &mut |_event| ControlFlow::Continue(()))?;
+/// trainer.adapter().save("adapter", StoredType::F16)?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Trainer<'a> {
+    pub(super) decoder: &'a Decoder,
+    pub(super) config: TrainConfig,
+    pub(super) examples: Vec<Example>,
+    held_out: Vec<Example>,
+    pub(super) adapter: Adapter,
+    pub(super) optimizer: AdamW,
+    /// Steps done.
+    pub(super) step: usize,
+    pub(super) best: Option<Best>,
+    /// Evaluations since the best one.
+    pub(super) stale: usize,
+}
+
+/// The adapter that did best on the held-out examples.
+#[derive(Debug, Clone)]
+pub(super) struct Best {
+    pub(super) adapter: Adapter,
+    pub(super) nll: f64,
+    pub(super) step: usize,
+}
+
+/// What one step did.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct StepReport {
+    /// The step, from 1.
+    pub step: usize,
+    /// Steps of the whole run.
+    pub of: usize,
+    /// The epoch, from 1.
+    pub epoch: usize,
+    /// Mean of `-ln p` over the batch's answer tokens, before the step.
+    pub loss: f64,
+    /// The batch's answer tokens.
+    pub tokens: usize,
+    /// Positions that the model read, padding not counted.
+    pub positions: usize,
+    /// Norm of the gradients before clipping.
+    pub grad_norm: f64,
+    /// The learning rate.
+    pub learning_rate: f64,
+}
+
+/// What happens during a run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A step is done.
+    Step(StepReport),
+    /// The held-out examples were scored after a step.
+    Evaluated {
+        /// The step.
+        step: usize,
+        /// The scores.
+        evaluation: Evaluation,
+        /// Whether no evaluation before was better.
+        best: bool,
+    },
+    /// A checkpoint is on the disk.
+    Saved {
+        /// Its directory.
+        path: PathBuf,
+    },
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// All steps are done.
+    Finished,
+    /// The held-out loss has not improved for `patience` evaluations.
+    StoppedEarly,
+    /// The observer asked to stop.
+    Interrupted,
+}
+
+impl<'a> Trainer<'a> {
+    /// A run from a new adapter. Modules of `modules_to_save` start as the model's own.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a setting out of range, [`Error::NoExamples`] for none, [`Error::Example`] for one that
+    /// does not fit the model.
+    pub fn new(decoder: &'a Decoder, config: TrainConfig, examples: Vec<Example>) -> Result<Self> {
+        config.check()?;
+        let mut adapter = Adapter::init(&config.lora, decoder.config(), config.seed, decoder.device())?;
+        for module in &config.lora.modules_to_save {
+            adapter = adapter.with_saved(module, own_weight(decoder, module)?)?;
+        }
+        check(&examples, decoder)?;
+        let optimizer = AdamW::new(&config);
+        Ok(Self { decoder, config, examples, held_out: Vec::new(), adapter, optimizer, step: 0, best: None, stale: 0 })
+    }
+
+    /// Starts from this adapter instead of a new one. Its shape takes the place of the configuration's `lora`, apart
+    /// from the dropout.
+    #[must_use]
+    pub fn with_adapter(mut self, adapter: Adapter) -> Self {
+        let lora_dropout = self.config.lora.lora_dropout;
+        self.config.lora = adapter.config().clone().with_dropout(lora_dropout);
+        self.adapter = adapter.to_device(self.decoder.device());
+        self
+    }
+
+    /// Evaluates on these examples during the run and keeps the best adapter.
+    ///
+    /// # Errors
+    /// [`Error::Example`] for one that does not fit the model.
+    pub fn with_held_out(mut self, examples: Vec<Example>) -> Result<Self> {
+        if !examples.is_empty() {
+            check(&examples, self.decoder)?;
+        }
+        self.held_out = examples;
+        Ok(self)
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// The adapter as it is now.
+    pub fn adapter(&self) -> &Adapter {
+        &self.adapter
+    }
+
+    /// The adapter that did best on the held-out examples, its loss there and its step; `None` before the first
+    /// evaluation.
+    pub fn best(&self) -> Option<(&Adapter, f64, usize)> {
+        self.best.as_ref().map(|best| (&best.adapter, best.nll, best.step))
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> usize {
+        self.step
+    }
+
+    /// Steps of the whole run.
+    pub fn steps(&self) -> usize {
+        self.order().steps()
+    }
+
+    /// Loss and gradients of the next step's batch; changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] when the loss is no number.
+    pub fn gradients(&self) -> Result<BatchGradients> {
+        let batch = self.batch();
+        let dropout = (self.config.lora.lora_dropout, mix(self.config.seed ^ mix(self.step as u64)));
+        batch_gradients(self.decoder, &self.adapter, &batch, self.config.batch_size, dropout, self.step + 1)
+    }
+
+    /// Does the next step.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] when loss or gradients are no numbers; the adapter is then as before.
+    pub fn step(&mut self) -> Result<StepReport> {
+        let BatchGradients { loss, tokens, mut gradients } = self.gradients()?;
+        let batch = self.batch();
+        let grad_norm = gradients.norm()?;
+        if !grad_norm.is_finite() {
+            let examples = batch.iter().map(|example| example.name.clone()).collect();
+            let what = format!("the norm of the gradients is {grad_norm}");
+            return Err(Error::NotFinite { what, step: self.step + 1, examples });
+        }
+        if let Some(max) = self.config.max_grad_norm.filter(|max| grad_norm > *max) {
+            gradients = gradients.scaled(max / (grad_norm + 1e-6));
+        }
+        let learning_rate = self.config.learning_rate_at(self.step, self.steps());
+        let report = StepReport {
+            step: self.step + 1,
+            of: self.steps(),
+            epoch: self.order().epoch(self.step) + 1,
+            loss,
+            tokens,
+            positions: batch.iter().map(|example| example.positions()).sum(),
+            grad_norm,
+            learning_rate,
+        };
+        self.adapter = self.optimizer.step(learning_rate, &self.adapter, &gradients);
+        self.step += 1;
+        Ok(report)
+    }
+
+    /// Does the steps that are left, with evaluations and, if `checkpoints` names a directory, checkpoints there: every
+    /// `save_every` steps and at the end. `observer` sees each [`Event`] and may break off; the run is then saved.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step) and [`save`](Self::save).
+    pub fn run(
+        &mut self,
+        checkpoints: Option<&Path>,
+        observer: &mut dyn FnMut(&Event) -> ControlFlow<()>,
+    ) -> Result<Outcome> {
+        let mut outcome = self.finished();
+        let mut saved = self.step;
+        while outcome.is_none() {
+            let mut flow = observer(&Event::Step(self.step()?));
+            if self.evaluation_due() {
+                let evaluation = self.evaluate_held_out()?;
+                let event = Event::Evaluated { step: self.step, best: self.stale == 0, evaluation };
+                flow = if observer(&event).is_break() { ControlFlow::Break(()) } else { flow };
+            }
+            outcome = self.finished().or(flow.is_break().then_some(Outcome::Interrupted));
+            let due = self.config.save_every > 0 && self.step - saved >= self.config.save_every;
+            if let Some(dir) = checkpoints.filter(|_| due || outcome.is_some()) {
+                let path = self.save(dir)?;
+                saved = self.step;
+                if observer(&Event::Saved { path }).is_break() {
+                    outcome = outcome.or(Some(Outcome::Interrupted));
+                }
+            }
+        }
+        Ok(outcome.unwrap_or(Outcome::Finished))
+    }
+
+    /// Scores examples with the adapter as it is now.
+    ///
+    /// # Errors
+    /// As [`evaluate`](super::evaluate).
+    pub fn evaluate(&self, examples: &[Example]) -> Result<Evaluation> {
+        evaluate(self.decoder, &self.adapter, examples, self.config.batch_size)
+    }
+
+    fn finished(&self) -> Option<Outcome> {
+        let stale = self.config.patience.is_some_and(|patience| self.stale >= patience);
+        match self.step >= self.steps() {
+            true => Some(Outcome::Finished),
+            false => stale.then_some(Outcome::StoppedEarly),
+        }
+    }
+
+    fn evaluation_due(&self) -> bool {
+        let every = match self.config.evaluate_every {
+            0 => self.order().steps_per_epoch(),
+            every => every,
+        };
+        !self.held_out.is_empty() && (self.step % every == 0 || self.step == self.steps())
+    }
+
+    fn evaluate_held_out(&mut self) -> Result<Evaluation> {
+        let evaluation = self.evaluate(&self.held_out)?;
+        let nll = evaluation.nll;
+        if self.best.as_ref().is_none_or(|best| nll < best.nll) {
+            self.best = Some(Best { adapter: self.adapter.clone(), nll, step: self.step });
+            self.stale = 0;
+        } else {
+            self.stale += 1;
+        }
+        Ok(evaluation)
+    }
+
+    fn batch(&self) -> Vec<&Example> {
+        self.order().indices(self.step).into_iter().filter_map(|index| self.examples.get(index)).collect()
+    }
+
+    fn order(&self) -> Order {
+        let Self { config, examples, .. } = self;
+        Order { examples: examples.len(), batch: config.effective_batch(), epochs: config.epochs, seed: config.seed }
+    }
+}
+
+fn check(examples: &[Example], decoder: &Decoder) -> Result<()> {
+    if examples.is_empty() {
+        return Err(Error::NoExamples);
+    }
+    examples.iter().enumerate().try_for_each(|(index, example)| example.check(index, decoder.config()))
+}
+
+/// The model's own weight of a module, f32 `[vocab, hidden]`.
+fn own_weight(decoder: &Decoder, module: &str) -> Result<Tensor<2>> {
+    let config = decoder.config();
+    match module {
+        "embed_tokens" => {
+            let ids: Vec<u32> = (0..config.vocab_size).map(|id| id as u32).collect();
+            Ok(decoder.embed(&ids)?.cast(burn::tensor::FloatDType::F32).squeeze_dim(0))
+        }
+        "lm_head" => {
+            let device: &Device = decoder.device();
+            // Scores of the unit vectors are the head's columns.
+            let units = Tensor::<2>::eye(config.hidden_size, device).unsqueeze();
+            let columns: Tensor<2> = decoder.logits(units).squeeze_dim(0);
+            Ok(columns.transpose())
+        }
+        other => Err(Error::setting("modules_to_save", other, "the model has no such weight; start from an adapter that holds it")),
+    }
+}
