@@ -140,8 +140,9 @@ impl Block {
 
 impl Linear {
     fn load(name: &str, input: usize, output: usize, weights: &Weights<'_>, device: &Device) -> Result<Self> {
+        let weight = weights.load(&format!("{name}.weight"), [output, input], device)?;
         let bias: Tensor<1> = weights.load(&format!("{name}.bias"), [output], device)?;
-        Ok(Self { weight: weights.load(&format!("{name}.weight"), [output, input], device)?, bias: bias.unsqueeze() })
+        Ok(Self { weight, bias: bias.unsqueeze() })
     }
 
     /// `[rows, in]` -> `[rows, out]`

@@ -1,4 +1,5 @@
 //! The dense index: exact, whatever was added, removed, saved and appended.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

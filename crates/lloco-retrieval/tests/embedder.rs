@@ -1,4 +1,5 @@
 //! Loading and embedding: batches, lengths, progress, and what bad files are answered with.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Embeddings equal those of the PyTorch reference (`tests/data/generate.py`).
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Passages: complete, in bounds, overlapping, linear.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What several test files use: the tiny model, changed copies of it, vector arithmetic.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use lloco_retrieval::burn::tensor::Device;
