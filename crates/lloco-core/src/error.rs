@@ -65,6 +65,13 @@ pub enum Error {
         /// The store's directory.
         path: PathBuf,
     },
+    /// The last writer was killed, and a reader cannot put the catalogue in order.
+    #[error("the last writer of the store {path} did not close it: open it once for writing, which repairs it", path = path.display())]
+    #[non_exhaustive]
+    NotClosed {
+        /// The store's directory.
+        path: PathBuf,
+    },
     /// A write through a handle that was opened read-only.
     #[error("the store {path} was opened read-only: open it for writing", path = path.display())]
     #[non_exhaustive]
@@ -82,7 +89,7 @@ pub enum Error {
         reason: String,
     },
     /// A stored file is missing, truncated or altered.
-    #[error("{path} is damaged: {reason}; remove and add again the documents that `verify` lists, or restore the file from a copy", path = path.display())]
+    #[error("{path} is damaged: {reason}; restore it from a copy, or `repair` the store and compress again what it lists as pending", path = path.display())]
     #[non_exhaustive]
     Damaged {
         /// The file.
@@ -170,6 +177,26 @@ pub enum Error {
         /// What was promised.
         expected: String,
     },
+    /// A value that the chosen precision cannot hold.
+    #[error("row {row} of the summary holds {value}, which {precision} cannot: check the encoder, or store f32")]
+    #[non_exhaustive]
+    SummaryValue {
+        /// The row.
+        row: usize,
+        /// The value.
+        value: f32,
+        /// The precision.
+        precision: crate::store::Precision,
+    },
+    /// The same text and encoder came with other segments before.
+    #[error(
+        "document {id:?} was cut into other segments before: the encoder's fingerprint must cover its tokenizer and settings"
+    )]
+    #[non_exhaustive]
+    SegmentsDiffer {
+        /// The document.
+        id: String,
+    },
     /// Every segment of the document is stored already, or there is none.
     #[error("document {id:?} has {total} segments and all are stored: commit it")]
     #[non_exhaustive]
@@ -228,6 +255,94 @@ pub enum Error {
         /// Where its files can be put by hand.
         place: Option<PathBuf>,
     },
+    /// The program was built without the backend of this device, or there is no such device.
+    #[error("device {name:?} is not available: {hint}")]
+    #[non_exhaustive]
+    DeviceUnavailable {
+        /// What was asked for.
+        name: String,
+        /// What to do.
+        hint: String,
+    },
+
+    // Verbs
+    /// No file matches a pattern.
+    #[error("no file matches {pattern:?}: check the pattern, it is relative to the current directory")]
+    #[non_exhaustive]
+    NoFiles {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A pattern for file names that cannot be read.
+    #[error("the pattern {pattern:?} is not valid: {reason}")]
+    #[non_exhaustive]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A text file that is not UTF-8.
+    #[error("{path} is not UTF-8 text: convert it first (byte {offset} is the first that is not)", path = path.display())]
+    #[non_exhaustive]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// The first byte that is not UTF-8.
+        offset: usize,
+    },
+    /// There is nothing in the store that could answer.
+    #[error("no compressed document {}: add documents first", within(.group.as_deref()))]
+    #[non_exhaustive]
+    NothingToAsk {
+        /// The group asked in, if one was named.
+        group: Option<String>,
+    },
+    /// A data set asks about documents that are not in the group.
+    #[error("none of the {documents} documents of {path} is in group {group:?}: add them under the ids of the data set first", path = path.display())]
+    #[non_exhaustive]
+    NothingToLearn {
+        /// The data set.
+        path: PathBuf,
+        /// Its documents.
+        documents: usize,
+        /// The group.
+        group: String,
+    },
+    /// A prompt that does not fit the model's window.
+    #[error(
+        "the prompt takes {positions} positions, but the model's window ends at {window}: ask for fewer documents or a shorter answer"
+    )]
+    #[non_exhaustive]
+    PromptTooLong {
+        /// Positions of prompt and answer.
+        positions: usize,
+        /// The model's window.
+        window: usize,
+    },
+    /// The observer asked to stop.
+    #[error("interrupted; what was done is kept: run again to go on")]
+    Interrupted,
+
+    // Crates below
+    /// Reading or running the language model failed.
+    #[error(transparent)]
+    Decoder(#[from] lloco_decoder::Error),
+    /// Encoding failed.
+    #[error(transparent)]
+    Encoder(#[from] lloco_encoder::Error),
+    /// Reading, writing or training an adapter failed.
+    #[error(transparent)]
+    Lora(#[from] lloco_lora::Error),
+    /// Embedding or searching failed.
+    #[error(transparent)]
+    Retrieval(#[from] lloco_retrieval::Error),
+    /// A data set is not as it should be.
+    #[error(transparent)]
+    Dataset(#[from] crate::dataset::Error),
+    /// Evaluation failed.
+    #[error(transparent)]
+    Eval(#[from] crate::eval::Error),
     /// The system names no cache directory.
     #[error("no cache directory for this user: set LLOCO_CACHE")]
     #[non_exhaustive]
@@ -252,6 +367,10 @@ impl Error {
     pub(crate) fn checksum(path: &Path, expected: &Digest, found: &Digest) -> Self {
         Self::damaged(path, format!("SHA-256 is {found}, expected {expected}"))
     }
+}
+
+fn within(group: Option<&str>) -> String {
+    group.map_or_else(|| "in the store".into(), |group| format!("in group {group:?}"))
 }
 
 /// A way to get a model.
@@ -318,12 +437,38 @@ fn next_step(place: Option<&Path>) -> String {
     }
 }
 
-/// Replaces addresses, which may carry credentials, and shortens.
+/// Replaces network addresses, which may carry credentials, and shortens.
 pub(crate) fn without_addresses(text: &str) -> String {
-    let words = text.split_whitespace().map(|word| if word.contains("://") { "(address)" } else { word });
+    let is_address = |word: &str| {
+        let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let host_and_port = word.rsplit_once(':').filter(|(host, _)| host.contains('.'));
+        word.contains("://")
+            || word.contains("host=")
+            || host_and_port.is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+    };
+    let words = text.split_whitespace().map(|word| if is_address(word) { "(address)" } else { word });
     let text: String = words.collect::<Vec<_>>().join(" ");
     match text.char_indices().nth(400) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_addresses;
+
+    #[test]
+    fn addresses_are_left_out() {
+        let cases = [
+            ("get https://user:word@index.example/simple now", "get (address) now"),
+            ("resolve 'hub.example.org:443': failed", "resolve (address) failed"),
+            ("Pool(host='index.example', port=443): refused", "(address) port=443): refused"),
+            ("ERROR: no matching x==1.0: try 2", "ERROR: no matching x==1.0: try 2"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(without_addresses(text), expected);
+        }
+        assert_eq!(without_addresses(&"é".repeat(1000)).chars().count(), 401);
     }
 }

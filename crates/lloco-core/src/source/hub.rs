@@ -100,7 +100,7 @@ fn from_cache(cached: &CacheRepo, file: Option<&str>) -> Result<PathBuf, String>
     if let Some(file) = file {
         return get(file);
     }
-    let config = get("config.json").or_else(|_| get("adapter_config.json"))?;
+    let config = get("config.json").or_else(|reason| get("adapter_config.json").map_err(|_| reason))?;
     match get("model.safetensors.index.json") {
         Ok(index) => shards(&index)?.iter().try_for_each(|shard| get(shard).map(|_| ()))?,
         Err(_) => get("model.safetensors")

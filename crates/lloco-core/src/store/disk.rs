@@ -1,0 +1,167 @@
+//! Every change to the file system: written aside, synced, renamed, directory synced.
+//!
+//! All steps pass through one hook, so that tests can fail or kill the process at each of them.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::{NamedTempFile, TempDir};
+
+use crate::error::{Error, Result};
+
+/// A step that changes the disk.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct IoStep<'a> {
+    /// `write`, `sync`, `rename`, `remove`, `create`, or one of the catalogue's.
+    pub action: &'static str,
+    /// The file or directory.
+    pub path: &'a Path,
+}
+
+/// Called before each step that changes the disk; an error makes that step fail.
+pub type IoHook = Arc<dyn Fn(&IoStep<'_>) -> io::Result<()> + Send + Sync>;
+
+/// Writes files durably.
+#[derive(Clone, Default)]
+pub(super) struct Disk {
+    hook: Option<IoHook>,
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").field("hook", &self.hook.is_some()).finish()
+    }
+}
+
+impl Disk {
+    pub(super) const fn new(hook: Option<IoHook>) -> Self {
+        Self { hook }
+    }
+
+    pub(super) const fn hook(&self) -> Option<&IoHook> {
+        self.hook.as_ref()
+    }
+
+    fn step(&self, action: &'static str, path: &Path) -> Result<()> {
+        let allowed = self.hook.as_ref().map_or(Ok(()), |hook| hook(&IoStep { action, path }));
+        allowed.map_err(|error| Error::io(action, path, error))
+    }
+
+    /// Creates a directory and its parents; each new one is made durable in its parent.
+    pub(super) fn create_directory(&self, path: &Path) -> Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            self.create_directory(parent)?;
+        }
+        self.step("create", path)?;
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("create", path, error));
+            }
+            _ => {}
+        }
+        self.sync_parent(path)
+    }
+
+    /// Writes a file with these contents under a temporary name in `aside`, and syncs it.
+    pub(super) fn write_aside(&self, aside: &Path, contents: &[u8]) -> Result<NamedTempFile> {
+        self.step("write", aside)?;
+        let failed = |error| Error::io("write a file in", aside, error);
+        let mut file = builder().tempfile_in(aside).map_err(failed)?;
+        file.write_all(contents).map_err(failed)?;
+        self.step("sync", file.path())?;
+        file.as_file().sync_all().map_err(failed)?;
+        Ok(file)
+    }
+
+    /// Gives a file written aside its name; replaces what was there.
+    pub(super) fn publish(&self, file: NamedTempFile, path: &Path) -> Result<()> {
+        self.step("rename", path)?;
+        file.persist(path).map_err(|error| Error::io("rename to", path, error.error))?;
+        self.sync_parent(path)
+    }
+
+    /// As [`Disk::publish`], but leaves a file that has the name already. False if there was one.
+    pub(super) fn publish_new(&self, file: NamedTempFile, path: &Path) -> Result<bool> {
+        self.step("rename", path)?;
+        match file.persist_noclobber(path) {
+            Ok(_) => self.sync_parent(path).map(|()| true),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(Error::io("rename to", path, error.error)),
+        }
+    }
+
+    /// A temporary directory in `aside`.
+    pub(super) fn directory_aside(&self, aside: &Path) -> Result<TempDir> {
+        self.step("create", aside)?;
+        builder().tempdir_in(aside).map_err(|error| Error::io("create a directory in", aside, error))
+    }
+
+    /// Writes a synced file into a directory that has no readers yet.
+    pub(super) fn write_inside(&self, path: &Path, contents: &[u8]) -> Result<()> {
+        self.step("write", path)?;
+        let write = || {
+            let mut file = File::create(path)?;
+            file.write_all(contents)?;
+            file.sync_all()
+        };
+        write().map_err(|error| Error::io("write", path, error))
+    }
+
+    /// Gives a directory made aside its name.
+    pub(super) fn publish_directory(&self, directory: TempDir, path: &Path) -> Result<()> {
+        sync_directory(directory.path())?;
+        self.step("rename", path)?;
+        fs::rename(directory.path(), path).map_err(|error| Error::io("rename to", path, error))?;
+        // The directory has moved; there is nothing left under the temporary name to remove.
+        let _ = directory.keep();
+        self.sync_parent(path)
+    }
+
+    /// Removes a file or directory. What is gone already is fine.
+    pub(super) fn remove(&self, path: &Path) -> Result<()> {
+        self.step("remove", path)?;
+        let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_parent(&self, path: &Path) -> Result<()> {
+        let Some(parent) = path.parent() else { return Ok(()) };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        self.step("sync", parent)?;
+        sync_directory(parent)
+    }
+}
+
+fn builder() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("tmp-");
+    builder
+}
+
+/// Makes renames inside a directory durable, where the system has such a notion.
+fn sync_directory(path: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(path).and_then(|file| file.sync_all()).map_err(|error| Error::io("sync", path, error))?;
+    }
+    Ok(())
+}
+
+/// The names in a directory; none if it does not exist.
+pub(super) fn entries(path: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error| Error::io("list", path, error);
+    match fs::read_dir(path) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+    }
+}

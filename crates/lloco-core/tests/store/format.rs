@@ -1,0 +1,1 @@
+//! The format on disk: what others can rely on.
