@@ -1,0 +1,166 @@
+//! Causal attention of a few queries over many keys: the decoding step.
+//!
+//! Keys and values are read in place, once, for all query heads that share them. The keys are cut into ranges as well as
+//! the heads, so that one sequence keeps every core busy; the partial results of the ranges are merged at the end.
+
+use super::attention::{Inputs, Sizes, Softmax, Stored, TILE};
+use super::cpu::{Isa, Kernel};
+use super::simd::{Block, LANES, Simd};
+use rayon::prelude::*;
+
+/// Most rows (queries times heads of a group) that this way is the faster one for.
+const ROWS: usize = 16;
+
+/// Least keys that are worth a task of their own.
+const KEYS: usize = 512;
+
+/// Whether a call should come here.
+pub(crate) fn suits(sizes: &Sizes) -> bool {
+    sizes.queries * sizes.group() <= ROWS && sizes.dim.is_multiple_of(LANES)
+}
+
+/// As [`super::attention::attention`].
+pub(crate) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f32], lse: &mut [f32]) {
+    let sizes = inputs.sizes;
+    let pairs = sizes.batch * sizes.kv_heads;
+    let wanted = (2 * rayon::current_num_threads()).div_ceil(pairs);
+    let step = sizes.keys.div_ceil(wanted).max(KEYS).next_multiple_of(TILE);
+    let ranges = sizes.keys.div_ceil(step).max(1);
+    let task = |t: usize| {
+        let (pair, range) = (t / ranges, t % ranges);
+        let keys = range * step..sizes.keys.min((range + 1) * step);
+        isa.run(Task { inputs, batch: pair / sizes.kv_heads, kv_head: pair % sizes.kv_heads, keys })
+    };
+    let partial: Vec<Partial> = if sizes.keys * pairs <= KEYS {
+        (0..pairs * ranges).map(task).collect()
+    } else {
+        (0..pairs * ranges).into_par_iter().with_max_len(1).map(task).collect()
+    };
+    let dim = sizes.dim;
+    for (pair, ranges) in partial.chunks_exact(ranges).enumerate() {
+        let (batch, kv_head) = (pair / sizes.kv_heads, pair % sizes.kv_heads);
+        for r in 0..sizes.queries * sizes.group() {
+            let (head, query) = (kv_head * sizes.group() + r / sizes.queries, r % sizes.queries);
+            let at = ((batch * sizes.queries + query) * sizes.heads + head) * dim;
+            let log = merge(ranges, r, &mut out[at..at + dim]);
+            lse[(batch * sizes.heads + head) * sizes.queries + query] = log;
+        }
+    }
+}
+
+/// What one range of keys contributes to each row.
+struct Partial {
+    state: Vec<Softmax>,
+    sums: Vec<Block>,
+}
+
+/// Row `r` of all ranges together.
+fn merge(ranges: &[Partial], r: usize, out: &mut [f32]) -> f32 {
+    let mut total = Softmax::new();
+    for range in ranges {
+        // A NaN maximum stays out of here; it is in the sum.
+        total.max = total.max.max(range.state[r].max);
+    }
+    out.fill(0.0);
+    let blocks = out.len() / LANES;
+    for range in ranges {
+        let Softmax { max, sum } = range.state[r];
+        if max == f32::NEG_INFINITY && sum == 0.0 {
+            continue;
+        }
+        let weight = (max - total.max).exp();
+        total.sum += weight * sum;
+        for (out, sum) in out.iter_mut().zip(range.sums[r * blocks..].as_flattened()) {
+            *out += weight * sum;
+        }
+    }
+    let (scale, log) = total.finish();
+    out.iter_mut().for_each(|out| *out *= scale);
+    log
+}
+
+struct Task<'a, T> {
+    inputs: Inputs<'a, T>,
+    batch: usize,
+    kv_head: usize,
+    keys: std::ops::Range<usize>,
+}
+
+impl<T: Stored> Kernel for Task<'_, T> {
+    type Out = Partial;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Partial {
+        let Inputs { sizes, q, k, v, .. } = self.inputs;
+        let rows = sizes.queries * sizes.group();
+        let blocks = sizes.dim / LANES;
+        let mut queries: Vec<Block> = Vec::with_capacity(rows * blocks);
+        for r in 0..rows {
+            let head = self.kv_head * sizes.group() + r / sizes.queries;
+            queries.extend_from_slice(q.row(self.batch, head, r % sizes.queries).as_chunks().0);
+        }
+        let scale = s.splat(sizes.scale());
+        for block in &mut queries {
+            s.store(block, s.mul(s.load(block), scale));
+        }
+        let mut state = vec![Softmax::new(); rows];
+        let mut sums: Vec<Block> = vec![[0.0; LANES]; rows * blocks];
+        let mut scores = vec![[[0.0; LANES]; TILE / LANES]; rows];
+        let padding = self.inputs.padding(self.batch);
+        for start in (self.keys.start..self.keys.end).step_by(TILE) {
+            let len = TILE.min(self.keys.end - start);
+            if start + len <= padding {
+                continue;
+            }
+            for j in 0..len {
+                let key: &[[T; LANES]] = k.row(self.batch, self.kv_head, start + j).as_chunks().0;
+                for (query, scores) in queries.chunks_exact(blocks).zip(&mut scores) {
+                    let mut sum = s.splat(0.0);
+                    for (query, key) in query.iter().zip(key) {
+                        sum = s.fma(s.load(query), T::load(s, key), sum);
+                    }
+                    scores[j / LANES][j % LANES] = s.sum(sum);
+                }
+            }
+            for r in 0..rows {
+                let seen = sizes.visible(r % sizes.queries).min(start + len).saturating_sub(start);
+                let shrink = state[r].tile(s, &mut scores[r], padding.saturating_sub(start)..seen);
+                let weights = &scores[r].as_flattened()[..len];
+                let row = |j: usize| v.row(self.batch, self.kv_head, start + j);
+                let sums = &mut sums[r * blocks..(r + 1) * blocks];
+                let mut block = 0;
+                while block < blocks {
+                    block += match blocks - block {
+                        4.. => values::<S, T, 4>(s, weights, row, shrink, sums, block),
+                        _ => values::<S, T, 1>(s, weights, row, shrink, sums, block),
+                    };
+                }
+            }
+        }
+        Partial { state, sums }
+    }
+}
+
+/// `B` blocks of the weighted sum of values; returns `B`.
+#[inline(always)]
+fn values<'v, S: Simd, T: Stored, const B: usize>(
+    s: S,
+    weights: &[f32],
+    row: impl Fn(usize) -> &'v [T],
+    shrink: f32,
+    sums: &mut [Block],
+    block: usize,
+) -> usize {
+    let sums = &mut sums[block..block + B];
+    let mut acc: [S::F; B] = std::array::from_fn(|b| s.mul(s.load(&sums[b]), s.splat(shrink)));
+    for (j, weight) in weights.iter().enumerate() {
+        let value: &[[T; LANES]] = &row(j).as_chunks().0[block..block + B];
+        for b in 0..B {
+            acc[b] = s.fma(s.splat(*weight), T::load(s, &value[b]), acc[b]);
+        }
+    }
+    for (sum, acc) in sums.iter_mut().zip(acc) {
+        s.store(sum, acc);
+    }
+    B
+}

@@ -1,0 +1,51 @@
+//! CPU kernels for the flex backend: what burn's own operations leave slow in a frozen transformer.
+//!
+//! | file | what is there |
+//! |---|---|
+//! | `cpu` | which instructions the CPU has, and the way into code compiled for them |
+//! | `simd` | sixteen f32 lanes on any of them |
+//! | `tile` | the inner loop of all matrix products |
+//! | `pack` | frozen weights in the kernels' order ([`PackedLinear`]) |
+//! | `linear`, `halves` | products with them, many rows or few: in f32 by FMA, in bf16 by tiles and dot products |
+//! | `attention`, `decode`, `attention_grad` | causal attention without a score matrix: prefill, decoding, gradients |
+//! | `norm`, `rope`, `swiglu` | what stands between the products, one pass each |
+//! | `rows`, `shared` | sharing out work and output among threads |
+//! | `extension` | the way in from burn tensors, and the gradients' way back |
+//!
+//! This is the crate's one module, beside the memory map, with unsafe code, for three reasons: vector instructions
+//! (`simd` and `halves`, behind types that prove the CPU has them), the system's leave for tiles (`cpu`), and outputs that threads write in
+//! disjoint pieces (`shared`). Each place says why it is sound. All slices are checked; no kernel trusts a shape.
+#![allow(unsafe_code, reason = "vector instructions, and outputs shared among threads in disjoint pieces")]
+
+mod attention;
+mod attention_grad;
+mod cpu;
+mod decode;
+mod extension;
+mod halves;
+mod linear;
+mod norm;
+mod pack;
+mod rope;
+mod rows;
+mod shared;
+mod simd;
+mod swiglu;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+pub(crate) use extension::{attention, linear, on_flex, rms_norm, rope, swiglu};
+pub(crate) use pack::PackedLinear;
+
+use burn::{backend::DispatchDevice, tensor::Device};
+
+/// Whether `device` is the CPU backend that the kernels serve, with autodiff or without.
+pub(crate) fn is_flex(device: &Device) -> bool {
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// Whether packed bf16 weights are at least as fast as f32 ones: everywhere, for they are widened in registers.
+pub(crate) fn bf16_is_fast() -> bool {
+    true
+}

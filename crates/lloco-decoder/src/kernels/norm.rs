@@ -1,0 +1,90 @@
+//! RMSNorm over rows, forward and input gradient.
+
+use super::cpu::{Isa, Kernel};
+use super::rows::each_run;
+use super::simd::{LANES, Simd};
+
+/// `out = x / sqrt(mean(x^2) + eps) * gamma`, for each row of `gamma.len()` numbers.
+pub(crate) fn rms_norm(isa: Isa, x: &[f32], gamma: &[f32], eps: f32, out: &mut [f32]) {
+    assert_eq!(x.len(), out.len());
+    each_run(out, gamma.len(), |first, out| {
+        let x = &x[first * gamma.len()..][..out.len()];
+        isa.run(Forward { x, gamma, eps, out });
+    });
+}
+
+/// The gradient of `x`, given that of the output.
+pub(crate) fn rms_norm_backward(isa: Isa, x: &[f32], gamma: &[f32], eps: f32, grad: &[f32], out: &mut [f32]) {
+    assert_eq!((x.len(), grad.len()), (out.len(), out.len()));
+    each_run(out, gamma.len(), |first, out| {
+        let run = first * gamma.len()..first * gamma.len() + out.len();
+        isa.run(Backward { x: &x[run.clone()], gamma, eps, grad: &grad[run], out });
+    });
+}
+
+struct Forward<'a> {
+    x: &'a [f32],
+    gamma: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Forward<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let width = self.gamma.len();
+        for (x, out) in self.x.chunks_exact(width).zip(self.out.chunks_exact_mut(width)) {
+            let scale = s.splat(inverse_rms(s, x, self.eps));
+            for ((x, gamma), out) in x.chunks(LANES).zip(self.gamma.chunks(LANES)).zip(out.chunks_mut(LANES)) {
+                let y = s.mul(s.mul(s.load_part(x), scale), s.load_part(gamma));
+                s.store_part(out, y);
+            }
+        }
+    }
+}
+
+struct Backward<'a> {
+    x: &'a [f32],
+    gamma: &'a [f32],
+    eps: f32,
+    grad: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Backward<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // With r = 1 / rms: dx = r (g gamma - x r^2 mean(g gamma x)).
+        let width = self.gamma.len();
+        let rows = self.x.chunks_exact(width).zip(self.grad.chunks_exact(width));
+        for ((x, grad), out) in rows.zip(self.out.chunks_exact_mut(width)) {
+            let r = inverse_rms(s, x, self.eps);
+            let mut dot = s.splat(0.0);
+            for ((x, grad), gamma) in x.chunks(LANES).zip(grad.chunks(LANES)).zip(self.gamma.chunks(LANES)) {
+                dot = s.fma(s.mul(s.load_part(grad), s.load_part(gamma)), s.load_part(x), dot);
+            }
+            let pull = s.splat(-r * r * (s.sum(dot) / width as f32));
+            let inputs = x.chunks(LANES).zip(grad.chunks(LANES)).zip(self.gamma.chunks(LANES));
+            for (((x, grad), gamma), out) in inputs.zip(out.chunks_mut(LANES)) {
+                let push = s.mul(s.load_part(grad), s.load_part(gamma));
+                s.store_part(out, s.mul(s.fma(s.load_part(x), pull, push), s.splat(r)));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn inverse_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
+    let mut sums = [s.splat(0.0); 2];
+    for pair in x.chunks(2 * LANES) {
+        for (part, sum) in pair.chunks(LANES).zip(&mut sums) {
+            let part = s.load_part(part);
+            *sum = s.fma(part, part, *sum);
+        }
+    }
+    1.0 / (s.sum(s.add(sums[0], sums[1])) / x.len() as f32 + eps).sqrt()
+}

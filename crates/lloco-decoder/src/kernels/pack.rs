@@ -1,0 +1,180 @@
+//! Frozen weights `[rows_out, cols_in]`, laid out once for the kernels.
+//!
+//! A *panel* holds sixteen outputs, a *unit* of it two neighbouring inputs of all sixteen: `panel[input / 2][output][input % 2]`.
+//! The same order suits `tdpbf16ps` (a tile row is a unit), `vdpbf16ps` (a register is a unit) and plain FMA (a unit
+//! widens to two rows of sixteen f32). Inputs are padded with zeros to [`DEPTH`], outputs to sixteen.
+
+use super::simd::{LANES, PairUnit, Simd};
+use bytemuck::Zeroable;
+use half::bf16;
+use rayon::prelude::*;
+use std::sync::{Arc, OnceLock};
+
+/// Inputs are padded to a multiple of this: the depth of one tile product.
+pub(crate) const DEPTH: usize = 32;
+
+/// A frozen weight matrix in packed form. A clone shares it.
+#[derive(Clone)]
+pub(crate) struct PackedLinear(Arc<Packed>);
+
+struct Packed {
+    shape: [usize; 2],
+    panels: Panels,
+    transposed: OnceLock<PackedLinear>,
+}
+
+/// The packed numbers, `rows_out / 16` panels of equal length one after the other.
+pub(crate) enum Panels {
+    /// Two bytes a weight.
+    Bf16(Vec<PairUnit>),
+    /// Four bytes a weight.
+    F32(Vec<WideUnit>),
+}
+
+/// As [`PairUnit`], in f32 and with the two inputs apart.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct WideUnit(pub(crate) [[f32; LANES]; 2]);
+
+/// A unit of any weight type, as the FMA kernels see it.
+pub(crate) trait Unit: Copy + Send + Sync + Zeroable + 'static {
+    /// The first inputs of all sixteen outputs.
+    fn even<S: Simd>(&self, s: S) -> S::F;
+    /// The second inputs of all sixteen outputs.
+    fn odd<S: Simd>(&self, s: S) -> S::F;
+    /// Stores one weight.
+    fn set(&mut self, output: usize, input: usize, weight: f32);
+    /// Reads one weight.
+    fn get(&self, output: usize, input: usize) -> f32;
+}
+
+impl Unit for PairUnit {
+    #[inline(always)]
+    fn even<S: Simd>(&self, s: S) -> S::F {
+        s.even(self)
+    }
+    #[inline(always)]
+    fn odd<S: Simd>(&self, s: S) -> S::F {
+        s.odd(self)
+    }
+    #[inline(always)]
+    fn set(&mut self, output: usize, input: usize, weight: f32) {
+        self.0[output][input] = bf16::from_f32(weight);
+    }
+    #[inline(always)]
+    fn get(&self, output: usize, input: usize) -> f32 {
+        self.0[output][input].to_f32()
+    }
+}
+
+impl Unit for WideUnit {
+    #[inline(always)]
+    fn even<S: Simd>(&self, s: S) -> S::F {
+        s.load(&self.0[0])
+    }
+    #[inline(always)]
+    fn odd<S: Simd>(&self, s: S) -> S::F {
+        s.load(&self.0[1])
+    }
+    #[inline(always)]
+    fn set(&mut self, output: usize, input: usize, weight: f32) {
+        self.0[input][output] = weight;
+    }
+    #[inline(always)]
+    fn get(&self, output: usize, input: usize) -> f32 {
+        self.0[input][output]
+    }
+}
+
+impl std::fmt::Debug for PackedLinear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.0.panels {
+            Panels::Bf16(_) => "bf16",
+            Panels::F32(_) => "f32",
+        };
+        let [rows_out, cols_in] = self.0.shape;
+        write!(f, "PackedLinear({kind} [{rows_out}, {cols_in}])")
+    }
+}
+
+impl PackedLinear {
+    /// Packs `weight` `[rows_out, cols_in]`, rounded to bf16 (to nearest, ties to even): two bytes a weight.
+    ///
+    /// # Panics
+    /// If `weight` is not `rows_out * cols_in` long.
+    pub(crate) fn bf16(rows_out: usize, cols_in: usize, weight: &[f32]) -> Self {
+        assert_eq!(weight.len(), rows_out * cols_in, "weight of shape [{rows_out}, {cols_in}]");
+        Self::new(rows_out, cols_in, Panels::Bf16(pack(rows_out, cols_in, |n, k| weight[n * cols_in + k])))
+    }
+
+    /// Packs `weight` `[rows_out, cols_in]` as it is: four bytes a weight.
+    ///
+    /// # Panics
+    /// If `weight` is not `rows_out * cols_in` long.
+    pub(crate) fn f32(rows_out: usize, cols_in: usize, weight: &[f32]) -> Self {
+        assert_eq!(weight.len(), rows_out * cols_in, "weight of shape [{rows_out}, {cols_in}]");
+        Self::new(rows_out, cols_in, Panels::F32(pack(rows_out, cols_in, |n, k| weight[n * cols_in + k])))
+    }
+
+    fn new(rows_out: usize, cols_in: usize, panels: Panels) -> Self {
+        Self(Arc::new(Packed { shape: [rows_out, cols_in], panels, transposed: OnceLock::new() }))
+    }
+
+    /// `[rows_out, cols_in]`.
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        self.0.shape
+    }
+
+    /// Memory held, the transposed copy included once it exists.
+    pub(crate) fn bytes(&self) -> usize {
+        let own = match &self.0.panels {
+            Panels::Bf16(units) => size_of_val(units.as_slice()),
+            Panels::F32(units) => size_of_val(units.as_slice()),
+        };
+        own + self.0.transposed.get().map_or(0, Self::bytes)
+    }
+
+    /// The packed numbers.
+    pub(crate) fn panels(&self) -> &Panels {
+        &self.0.panels
+    }
+
+    /// The transposed matrix, `[cols_in, rows_out]`, for the gradient of the input. Made on first use and kept: it
+    /// doubles the memory of this weight.
+    pub(crate) fn transposed(&self) -> &Self {
+        self.0.transposed.get_or_init(|| {
+            let [rows, cols] = self.0.shape;
+            let panels = match &self.0.panels {
+                Panels::Bf16(units) => Panels::Bf16(transpose(rows, cols, units)),
+                Panels::F32(units) => Panels::F32(transpose(rows, cols, units)),
+            };
+            Self::new(cols, rows, panels)
+        })
+    }
+}
+
+/// Units of one panel over `cols` inputs.
+pub(crate) fn panel_len(cols: usize) -> usize {
+    cols.next_multiple_of(DEPTH) / 2
+}
+
+fn pack<U: Unit>(rows: usize, cols: usize, weight: impl Fn(usize, usize) -> f32 + Sync) -> Vec<U> {
+    let len = panel_len(cols);
+    let mut units = vec![U::zeroed(); rows.div_ceil(LANES) * len];
+    if len == 0 {
+        return units;
+    }
+    units.par_chunks_mut(len).enumerate().for_each(|(p, panel)| {
+        for (o, n) in (p * LANES..rows.min((p + 1) * LANES)).enumerate() {
+            for k in 0..cols {
+                panel[k / 2].set(o, k % 2, weight(n, k));
+            }
+        }
+    });
+    units
+}
+
+fn transpose<U: Unit>(rows: usize, cols: usize, units: &[U]) -> Vec<U> {
+    let len = panel_len(cols);
+    pack(cols, rows, |n, k| units[k / LANES * len + n / 2].get(k % LANES, n % 2))
+}

@@ -1,0 +1,37 @@
+//! One output slice written by several threads at once, each its own places.
+
+use std::marker::PhantomData;
+
+/// A mutable slice that tasks share. They take disjoint pieces of it; that they are disjoint is each caller's proof.
+pub(crate) struct Shared<'a, T> {
+    data: *mut T,
+    len: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a `Shared` is a `&mut [T]` handed out in disjoint pieces, and `&mut [T]` may go to another thread if `T` may.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+// SAFETY: as above; `piece` is the only access, and its contract excludes overlap.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    /// Shares `slice` for `'a`.
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self { data: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
+    }
+
+    /// The `len` items from `start` on.
+    ///
+    /// # Safety
+    /// No other piece that overlaps may be alive.
+    ///
+    /// # Panics
+    /// If the piece does not lie in the slice.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn piece(&self, start: usize, len: usize) -> &mut [T] {
+        assert!(start <= self.len && len <= self.len - start, "piece {start}+{len} of {}", self.len);
+        // SAFETY: within the slice by the check, alone on it by this function's contract, alive for `'a`.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
+    }
+}

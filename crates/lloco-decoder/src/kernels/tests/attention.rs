@@ -1,0 +1,139 @@
+use super::super::attention as on_tensors;
+use super::super::attention::{Inputs, Sizes, View, attention};
+use super::super::cpu::Isa;
+use super::{close, numbers, tensor, values};
+use burn::tensor::{Bool, Device, Tensor, TensorData, activation, s};
+
+fn sizes([batch, heads, kv_heads, queries, keys, dim]: [usize; 6]) -> Sizes {
+    Sizes { batch, heads, kv_heads, queries, keys, dim }
+}
+
+/// Prefill and decoding, one head and groups, odd lengths, dimensions that fill no register, padding up to everything.
+fn cases() -> Vec<([usize; 6], Vec<usize>)> {
+    vec![
+        ([1, 1, 1, 1, 1, 16], vec![]),
+        ([2, 6, 2, 5, 130, 32], vec![3, 70]),
+        ([1, 9, 3, 1, 700, 64], vec![]),
+        ([2, 4, 2, 33, 33, 20], vec![0, 9]),
+        ([1, 9, 3, 150, 217, 64], vec![5]),
+        ([1, 2, 1, 70, 60, 64], vec![]),
+        ([3, 9, 3, 1, 1500, 64], vec![0, 1400, 600]),
+        ([1, 4, 4, 3, 77, 80], vec![77]),
+        ([2, 4, 2, 40, 40, 48], vec![40, 39]),
+    ]
+}
+
+fn reference(inputs: &Inputs<'_, f32>) -> Vec<f32> {
+    let z = inputs.sizes;
+    let mut out = Vec::new();
+    for at in 0..z.batch * z.queries * z.heads {
+        let (b, i, h) = (at / z.heads / z.queries, at / z.heads % z.queries, at % z.heads);
+        let seen = inputs.padding(b)..z.visible(i);
+        let key = |j| inputs.k.row(b, h / z.group(), j);
+        let score = |j| inputs.q.row(b, h, i).iter().zip(key(j)).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>();
+        let weights: Vec<f64> = seen.clone().map(|j| (score(j) / (z.dim as f64).sqrt()).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        for d in 0..z.dim {
+            let values = seen.clone().map(|j| f64::from(inputs.v.row(b, h / z.group(), j)[d]));
+            let sum: f64 = values.zip(&weights).map(|(v, w)| v * w).sum();
+            out.push(if weights.is_empty() { 0.0 } else { (sum / total) as f32 });
+        }
+    }
+    out
+}
+
+#[test]
+fn every_path_attends() {
+    for isa in Isa::available() {
+        for (case, padding) in cases() {
+            let z = sizes(case);
+            // Keys and values lie in a cache with room to spare.
+            let room = z.keys + 7;
+            let q = numbers(z.batch * z.queries * z.heads * z.dim, 1).iter().map(|x| 4.0 * x).collect::<Vec<_>>();
+            let [k, v] = [2, 3].map(|seed| numbers(z.batch * z.kv_heads * room * z.dim, seed));
+            let cached = |data| View { data, offset: 0, strides: [z.kv_heads * room * z.dim, room * z.dim, z.dim], dim: z.dim };
+            let strides = [z.queries * z.heads * z.dim, z.dim, z.heads * z.dim];
+            let q = View { data: q.as_slice(), offset: 0, strides, dim: z.dim };
+            let inputs = Inputs { sizes: z, q, k: cached(&k), v: cached(&v), padding: &padding };
+            let mut out = vec![f32::NAN; q.data.len()];
+            attention(isa, inputs, &mut out, None);
+            close(&out, &reference(&inputs), 5e-6, &format!("{isa:?} {z:?}"));
+        }
+    }
+}
+
+/// Attention in burn's own operations.
+fn plain(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize]) -> Tensor<3> {
+    let [batch, queries, heads, dim] = q.dims();
+    let [_, kv_heads, keys, _] = k.dims();
+    let z = sizes([batch, heads, kv_heads, queries, keys, dim]);
+    let spread = |x: Tensor<4>| {
+        let x: Tensor<5> = x.unsqueeze_dim(2);
+        x.repeat_dim(2, z.group()).reshape([batch, heads, keys, dim])
+    };
+    let mut hidden = Vec::new();
+    for b in 0..batch {
+        for i in 0..queries {
+            let seen = padding.get(b).copied().unwrap_or(0)..z.visible(i);
+            hidden.extend((0..keys).map(|j| !seen.contains(&j)));
+        }
+    }
+    let mask = Tensor::<4, Bool>::from_data(TensorData::new(hidden, [batch, 1, queries, keys]), &q.device());
+    let scores = q.swap_dims(1, 2).matmul(spread(k).transpose()).mul_scalar(z.scale());
+    let mask = mask.expand([batch, heads, queries, keys]);
+    let weights = activation::softmax(scores.mask_fill(mask.clone(), -1e9), 3).mask_fill(mask, 0.0);
+    weights.matmul(spread(v)).swap_dims(1, 2).reshape([batch, queries, heads * dim])
+}
+
+#[test]
+fn tensors_and_gradients_agree_with_burn() {
+    let device = Device::flex().autodiff();
+    for (case, padding) in cases() {
+        let [batch, heads, kv_heads, queries, keys, dim] = case;
+        let q = tensor::<4>([batch, queries, heads, dim], 1, &device).mul_scalar(2.0).require_grad();
+        let k = tensor::<4>([batch, kv_heads, keys, dim], 2, &device).require_grad();
+        let v = tensor::<4>([batch, kv_heads, keys, dim], 3, &device).require_grad();
+        let push = tensor::<3>([batch, queries, heads * dim], 4, &device);
+        let outcome = |y: Tensor<3>| {
+            let value = values(y.clone());
+            let mut gradients = (y * push.clone()).sum().backward();
+            let gradient = |x: &Tensor<4>| values(x.grad_remove(&mut gradients).expect("tracked"));
+            [vec![value], [&q, &k, &v].map(gradient).to_vec()].concat()
+        };
+        let found = outcome(on_tensors(q.clone(), k.clone(), v.clone(), &padding));
+        let wanted = outcome(plain(q.clone(), k.clone(), v.clone(), &padding));
+        for ((found, wanted), what) in found.iter().zip(&wanted).zip(["output", "dq", "dk", "dv"]) {
+            close(found, wanted, 3e-5, &format!("{what} of {case:?} padded {padding:?}"));
+        }
+    }
+}
+
+#[test]
+fn views_of_a_cache_are_read_in_place() {
+    let device = Device::flex();
+    let q = tensor::<4>([2, 3, 6, 16], 1, &device);
+    let [k, v] = [2, 3].map(|seed| tensor::<4>([2, 2, 50, 16], seed, &device));
+    let view = |x: &Tensor<4>| x.clone().slice(s![.., .., 5..40, ..]);
+    let dense = |x: &Tensor<4>| Tensor::from_data(view(x).to_data(), &device);
+    let wanted = values(on_tensors(q.clone(), dense(&k), dense(&v), &[]));
+    assert_eq!(values(on_tensors(q.clone(), view(&k), view(&v), &[])), wanted);
+    // [batch, keys, kv_heads, dim] with two dimensions swapped, and dims out of order altogether.
+    let swapped = |x: &Tensor<4>| dense(x).swap_dims(1, 2);
+    let again = |x: &Tensor<4>| Tensor::<4>::from_data(swapped(x).to_data(), &device).swap_dims(1, 2);
+    assert_eq!(values(on_tensors(q.clone(), again(&k), again(&v), &[])), wanted);
+    let sparse = |x: &Tensor<4>| Tensor::<4>::from_data(dense(x).swap_dims(2, 3).to_data(), &device).swap_dims(2, 3);
+    assert_eq!(values(on_tensors(q, sparse(&k), sparse(&v), &[])), wanted);
+}
+
+#[test]
+fn hidden_garbage_stays_hidden() {
+    let device = Device::flex();
+    for queries in [1, 40] {
+        let q = tensor::<4>([1, queries, 2, 16], 1, &device);
+        let [k, v] = [2, 3].map(|seed| tensor::<4>([1, 1, 100, 16], seed, &device));
+        let wanted = values(on_tensors(q.clone(), k.clone(), v.clone(), &[10]));
+        let loud = Tensor::full([1, 1, 10, 16], 1e30, &device);
+        let [k, v] = [k, v].map(|x| x.slice_assign(s![.., .., 0..10, ..], loud.clone()));
+        assert_eq!(values(on_tensors(q, k, v, &[10])), wanted);
+    }
+}

@@ -1,0 +1,139 @@
+use super::super::cpu::Isa;
+use super::super::pack::{PackedLinear, Panels};
+use super::super::{halves, linear as raw};
+use super::{close, numbers, tensor, values};
+use burn::tensor::{Device, Tensor, TensorData};
+use half::bf16;
+
+/// Rows, inputs, outputs: one of each, odd ones, a panel and a bit, a stretch and a bit.
+const SIZES: [[usize; 3]; 11] = [
+    [1, 1, 1],
+    [1, 33, 17],
+    [1, 576, 100],
+    [2, 64, 40],
+    [3, 31, 100],
+    [5, 576, 192],
+    [7, 96, 33],
+    [8, 128, 64],
+    [13, 70, 65],
+    [29, 576, 300],
+    [130, 300, 35],
+];
+
+fn round(x: f32) -> f32 {
+    bf16::from_f32(x).to_f32()
+}
+
+fn reference(x: &[f32], w: &[f32], [m, k, n]: [usize; 3]) -> Vec<f32> {
+    let dot = |i: usize, j: usize| (0..k).map(|c| f64::from(x[i * k + c]) * f64::from(w[j * k + c])).sum::<f64>();
+    (0..m * n).map(|at| dot(at / n, at % n) as f32).collect()
+}
+
+#[test]
+fn every_path_multiplies() {
+    for isa in Isa::available() {
+        for [m, k, n] in SIZES {
+            let what = format!("{isa:?} {m} x {k} x {n}");
+            let (x, w) = (numbers(m * k, 1), numbers(n * k, 2));
+            let mut out = vec![f32::NAN; m * n];
+            raw::linear(isa, &x, &PackedLinear::f32(n, k, &w), &mut out);
+            close(&out, &reference(&x, &w, [m, k, n]), 2e-5, &what);
+
+            let w: Vec<f32> = w.into_iter().map(round).collect();
+            // These two round x as well.
+            let x: Vec<f32> = if isa >= Isa::Avx512Bf16 { x.into_iter().map(round).collect() } else { x };
+            raw::linear(isa, &x, &PackedLinear::bf16(n, k, &w), &mut out);
+            close(&out, &reference(&x, &w, [m, k, n]), 2e-5, &format!("{what} bf16"));
+        }
+    }
+}
+
+#[test]
+fn the_walk_over_tiles_covers_everything() {
+    for [m, k, n] in SIZES {
+        let (x, w) = (numbers(m * k, 1), numbers(n * k, 2));
+        let (x, w): (Vec<f32>, Vec<f32>) = (x.into_iter().map(round).collect(), w.into_iter().map(round).collect());
+        let packed = PackedLinear::bf16(n, k, &w);
+        let Panels::Bf16(units) = packed.panels() else { panic!("packed as bf16") };
+        let mut out = vec![f32::NAN; m * n];
+        halves::emulated::linear(&x, units, &mut out, [m, k, n]);
+        close(&out, &reference(&x, &w, [m, k, n]), 2e-5, &format!("{m} x {k} x {n}"));
+    }
+}
+
+#[test]
+fn thread_counts_do_not_matter() {
+    let [m, k, n] = [100, 64, 200];
+    let (x, w) = (numbers(m * k, 1), PackedLinear::bf16(n, k, &numbers(n * k, 2)));
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        let mut out = vec![f32::NAN; m * n];
+        pool.install(|| raw::linear(Isa::best(), &x, &w, &mut out));
+        out
+    };
+    assert_eq!(with(1), with(3));
+    assert_eq!(with(1), with(40));
+}
+
+#[test]
+fn bad_weights_spread_and_nothing_else() {
+    for isa in Isa::available() {
+        for rows in [1, 20] {
+            let (k, n) = (40, 20);
+            let mut w = numbers(n * k, 2);
+            w[3 * k + 5] = f32::NAN;
+            w[7 * k + 39] = f32::INFINITY;
+            for packed in [PackedLinear::bf16(n, k, &w), PackedLinear::f32(n, k, &w)] {
+                let mut out = vec![0.0; rows * n];
+                raw::linear(isa, &vec![1.0; rows * k], &packed, &mut out);
+                for (at, y) in out.iter().enumerate() {
+                    match at % n {
+                        3 => assert!(y.is_nan(), "{isa:?}"),
+                        7 => assert_eq!(*y, f32::INFINITY, "{isa:?}"),
+                        _ => assert!(y.is_finite(), "{isa:?}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packing_states_its_memory() {
+    let w = numbers(32 * 64, 1);
+    let packed = PackedLinear::bf16(32, 64, &w);
+    assert_eq!((packed.shape(), packed.bytes()), ([32, 64], 2 * 32 * 64));
+    assert_eq!(PackedLinear::f32(32, 64, &w).bytes(), 4 * 32 * 64);
+    assert_eq!(packed.transposed().shape(), [64, 32]);
+    assert_eq!(packed.bytes(), 2 * 2 * 32 * 64);
+}
+
+#[test]
+fn tensors_and_gradients_agree_with_burn() {
+    let device = Device::flex().autodiff();
+    let [batch, seq, k, n] = [2, 7, 40, 50];
+    let w: Vec<f32> = numbers(n * k, 2).into_iter().map(round).collect();
+    let plain = Tensor::<2>::from_data(TensorData::new(w.clone(), [n, k]), &device);
+    let cases = [(PackedLinear::f32(n, k, &w), 1e-5), (PackedLinear::bf16(n, k, &w), 0.05)];
+    for (packed, tolerance) in cases {
+        let x = tensor::<3>([batch, seq, k], 1, &device).require_grad();
+        let push = tensor::<3>([batch, seq, n], 3, &device);
+        let found = super::super::linear(x.clone(), &packed);
+        let wanted = x.clone().reshape([batch * seq, k]).matmul(plain.clone().transpose()).reshape([batch, seq, n]);
+        close(&values(found.clone()), &values(wanted.clone()), tolerance, "linear");
+        let gradient = |y: Tensor<3>| {
+            let mut gradients = (y * push.clone()).sum().backward();
+            values(x.grad_remove(&mut gradients).expect("x is tracked"))
+        };
+        close(&gradient(found), &gradient(wanted), tolerance, "gradient of x");
+    }
+}
+
+#[test]
+fn strided_inputs_are_read_right() {
+    let device = Device::flex();
+    let w = PackedLinear::f32(20, 8, &numbers(160, 2));
+    let x = tensor::<3>([2, 8, 5], 1, &device).swap_dims(1, 2);
+    let dense = Tensor::from_data(x.to_data(), &device);
+    assert_eq!(values(super::super::linear(x, &w)), values(super::super::linear(dense, &w)));
+}

@@ -1,0 +1,97 @@
+//! The inner loop of every matrix product: some rows times one or two panels of sixteen columns, sums in registers.
+
+use super::simd::{Block, Simd};
+use std::ops::Range;
+
+/// Takes the finished sums: sixteen columns of one row.
+pub(crate) trait Sink<S: Simd> {
+    /// `sum` belongs to `row`, columns `16 * panel ..`. Must be `#[inline(always)]`.
+    fn put(&mut self, s: S, row: usize, panel: usize, sum: S::F);
+}
+
+/// Rows of `depth` numbers, `stride` apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) stride: usize,
+    pub(crate) depth: usize,
+}
+
+impl<'a> Left<'a> {
+    #[inline(always)]
+    fn row(&self, row: usize) -> &'a [f32] {
+        &self.data[row * self.stride..][..self.depth]
+    }
+}
+
+/// Panels of sixteen columns by `depth` rows, `stride` blocks apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Right<'a> {
+    pub(crate) panels: &'a [Block],
+    pub(crate) stride: usize,
+    pub(crate) count: usize,
+}
+
+/// Multiplies `rows` of `left` with all of `right`. A panel meets all rows before the next one does.
+#[inline(always)]
+pub(crate) fn product<S: Simd>(s: S, left: Left<'_>, rows: Range<usize>, right: Right<'_>, sink: &mut impl Sink<S>) {
+    let mut panel = 0;
+    while panel < right.count {
+        panel += if S::WIDE && right.count - panel >= 2 {
+            columns::<S, 2>(s, left, rows.clone(), right, panel, sink)
+        } else {
+            columns::<S, 1>(s, left, rows.clone(), right, panel, sink)
+        };
+    }
+}
+
+#[inline(always)]
+fn columns<S: Simd, const P: usize>(
+    s: S,
+    left: Left<'_>,
+    rows: Range<usize>,
+    right: Right<'_>,
+    panel: usize,
+    sink: &mut impl Sink<S>,
+) -> usize {
+    let mut row = rows.start;
+    while row < rows.end {
+        row += match rows.end - row {
+            12.. if S::WIDE => tile::<S, 12, P>(s, left, row, right, panel, sink),
+            6.. => tile::<S, 6, P>(s, left, row, right, panel, sink),
+            4.. => tile::<S, 4, P>(s, left, row, right, panel, sink),
+            2.. => tile::<S, 2, P>(s, left, row, right, panel, sink),
+            _ => tile::<S, 1, P>(s, left, row, right, panel, sink),
+        };
+    }
+    P
+}
+
+/// `R` rows by `P` panels; returns `R`.
+#[inline(always)]
+fn tile<S: Simd, const R: usize, const P: usize>(
+    s: S,
+    left: Left<'_>,
+    row: usize,
+    right: Right<'_>,
+    panel: usize,
+    sink: &mut impl Sink<S>,
+) -> usize {
+    let x: [&[f32]; R] = std::array::from_fn(|r| left.row(row + r));
+    let w: [&[Block]; P] = std::array::from_fn(|p| &right.panels[(panel + p) * right.stride..][..left.depth]);
+    let mut sums = [[s.splat(0.0); P]; R];
+    for i in 0..left.depth {
+        for p in 0..P {
+            let column = s.load(&w[p][i]);
+            for r in 0..R {
+                sums[r][p] = s.fma(column, s.splat(x[r][i]), sums[r][p]);
+            }
+        }
+    }
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (p, sum) in sums.into_iter().enumerate() {
+            sink.put(s, row + r, panel + p, sum);
+        }
+    }
+    R
+}
