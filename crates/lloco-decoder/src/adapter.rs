@@ -1,5 +1,7 @@
 //! The seam through which adapters change the model.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 
 /// One of the seven linear projections of a transformer layer.
@@ -101,6 +103,26 @@ pub trait LinearAdapter: Send + Sync {
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
         let _ = module;
         None
+    }
+}
+
+impl<T: LinearAdapter + ?Sized> LinearAdapter for &T {
+    fn delta(&self, site: Site, input: &Tensor<3>) -> Option<Tensor<3>> {
+        (**self).delta(site, input)
+    }
+
+    fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
+        (**self).replaced(module)
+    }
+}
+
+impl<T: LinearAdapter + ?Sized> LinearAdapter for Arc<T> {
+    fn delta(&self, site: Site, input: &Tensor<3>) -> Option<Tensor<3>> {
+        (**self).delta(site, input)
+    }
+
+    fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
+        (**self).replaced(module)
     }
 }
 

@@ -50,7 +50,7 @@ impl GenerateConfig {
 #[must_use]
 pub struct Generation<'a> {
     decoder: &'a Decoder,
-    adapter: &'a dyn LinearAdapter,
+    adapter: Box<dyn LinearAdapter + 'a>,
     config: GenerateConfig,
     sampler: Sampler,
     cache: KvCache,
@@ -58,6 +58,7 @@ pub struct Generation<'a> {
     seen: Vec<u32>,
     next: Next,
     produced: usize,
+    positions: usize,
     prefill: Duration,
 }
 
@@ -79,23 +80,24 @@ impl Decoder {
         &'a self,
         prompt: &Prompt,
         config: &GenerateConfig,
-        adapter: &'a dyn LinearAdapter,
+        adapter: impl LinearAdapter + 'a,
     ) -> Result<Generation<'a>> {
         let sampler = Sampler::new(config.sampling.clone())?;
         let start = Instant::now();
-        let input = self.embed_prompt(prompt, adapter)?;
+        let input = self.embed_prompt(prompt, &adapter)?;
         let mut cache = KvCache::new(self, 1, prompt.positions() + config.max_new_tokens);
-        let hidden = self.forward(input, Pass::new().cache(&mut cache).adapter(adapter).last_rows(1))?;
-        let mut scores = read_scores(self.logits_with(hidden, adapter))?;
+        let hidden = self.forward(input, Pass::new().cache(&mut cache).adapter(&adapter).last_rows(1))?;
+        let mut scores = read_scores(self.logits_with(hidden, &adapter))?;
         let next = if config.max_new_tokens == 0 { Next::Done } else { Next::Choose(scores.swap_remove(0)) };
         Ok(Generation {
             decoder: self,
-            adapter,
+            adapter: Box::new(adapter),
             sampler,
             cache,
             seen: prompt.token_ids().collect(),
             next,
             produced: 0,
+            positions: prompt.positions(),
             prefill: start.elapsed(),
             config: config.clone(),
         })
@@ -173,7 +175,7 @@ impl Sequence {
 impl Generation<'_> {
     /// Positions of the prompt.
     pub fn prompt_positions(&self) -> usize {
-        self.cache.len() - self.produced.saturating_sub(matches!(self.next, Next::Read(_)).into())
+        self.positions
     }
 
     /// How long reading the prompt took.
@@ -186,10 +188,10 @@ impl Generation<'_> {
             Next::Done => return Ok(None),
             Next::Choose(scores) => scores,
             Next::Read(token) => {
-                let input = self.decoder.embed_with(&[token], self.adapter)?;
-                let pass = Pass::new().cache(&mut self.cache).adapter(self.adapter);
+                let input = self.decoder.embed_with(&[token], &*self.adapter)?;
+                let pass = Pass::new().cache(&mut self.cache).adapter(&*self.adapter);
                 let hidden = self.decoder.forward(input, pass)?;
-                read_scores(self.decoder.logits_with(hidden, self.adapter))?.swap_remove(0)
+                read_scores(self.decoder.logits_with(hidden, &*self.adapter))?.swap_remove(0)
             }
         };
         let token = self.sampler.sample(&mut scores, &self.seen);

@@ -192,6 +192,24 @@ impl Encoding<'_> {
         Ok(summary)
     }
 
+    /// Puts `rows` `[summary_length, hidden]` in the place of the newest summary, for all that follows: a store that
+    /// keeps summaries in half precision gives back what it kept, and a run that was interrupted goes on from the
+    /// same rows as one that was not.
+    ///
+    /// # Errors
+    /// [`Error::SoftpromptShape`] for rows of another shape, or before the first segment.
+    pub fn replace_newest(&mut self, rows: Tensor<2>) -> Result<()> {
+        let expected = [self.encoder.config.summary_length, self.encoder.decoder.config().hidden_size];
+        match self.softprompt.last_mut() {
+            Some(newest) if rows.dims() == expected => *newest = rows.to_device(self.encoder.decoder.device()),
+            _ => {
+                let expected = format!("{expected:?}, behind at least one segment");
+                return Err(Error::SoftpromptShape { expected, found: rows.dims().to_vec() });
+            }
+        }
+        Ok(())
+    }
+
     /// The softprompt so far, `[n, hidden]`, or `None` before the first segment.
     pub fn softprompt(&self) -> Option<Tensor<2>> {
         match self.softprompt.is_empty() {

@@ -29,6 +29,14 @@ impl LocalStore {
         Ok(Some(self.index_path(name)?).filter(|path| path.is_file()))
     }
 
+    /// Where to write an index file, in a directory that exists.
+    pub(crate) fn index_file(&self, name: &str) -> Result<PathBuf> {
+        let path = self.index_path(name)?;
+        let _guard = self.writing()?;
+        self.disk.create_directory(&self.layout.index())?;
+        Ok(path)
+    }
+
     fn index_path(&self, name: &str) -> Result<PathBuf> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if name.is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(plain) {

@@ -188,6 +188,12 @@ impl LocalStore {
         StoreOptions::new().open_read_only(path)
     }
 
+    /// Whether this handle only reads.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.catalogue.is_read_only()
+    }
+
     /// The store's directory.
     #[must_use]
     pub fn path(&self) -> &Path {

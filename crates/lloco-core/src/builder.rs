@@ -1,0 +1,153 @@
+//! Putting a [`Lloco`] together.
+
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
+
+use burn::tensor::Device;
+use lloco_decoder::{Checkpoint, Decoder, WeightType};
+use lloco_encoder::{AutoCompressor, EncoderOptions};
+use lloco_retrieval::Embedder;
+
+use crate::{
+    Error, Event, Lloco, ModelSource, Resolver, Result,
+    device::default_device,
+    digest::Hasher,
+    event::Observer,
+    prompt::Prompts,
+    search::Search,
+    store::{EncoderInfo, LocalStore, Precision},
+};
+
+/// Settings of a [`Lloco`]; see [`Lloco::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct LlocoBuilder {
+    store: PathBuf,
+    model: ModelSource,
+    embedder: ModelSource,
+    resolver: Resolver,
+    device: Option<Device>,
+    weights: WeightType,
+    encoder: EncoderOptions,
+    precision: Precision,
+    read_only: bool,
+    observer: Observer,
+}
+
+impl Default for LlocoBuilder {
+    fn default() -> Self {
+        Self {
+            store: PathBuf::from("library"),
+            model: ModelSource::default_model(),
+            embedder: ModelSource::default_embedder(),
+            resolver: Resolver::new(),
+            device: None,
+            weights: WeightType::Auto,
+            encoder: EncoderOptions::default(),
+            precision: Precision::F16,
+            read_only: false,
+            observer: Observer::default(),
+        }
+    }
+}
+
+impl LlocoBuilder {
+    /// The store's directory, made if missing; `library` by default.
+    pub fn store(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.store = directory.into();
+        self
+    }
+
+    /// The language model that encodes and answers; by default [`ModelSource::default_model`].
+    pub fn model(mut self, source: impl Into<ModelSource>) -> Self {
+        self.model = source.into();
+        self
+    }
+
+    /// The embedder that finds documents; by default [`ModelSource::default_embedder`].
+    pub fn embedder(mut self, source: impl Into<ModelSource>) -> Self {
+        self.embedder = source.into();
+        self
+    }
+
+    /// How models are found and fetched.
+    pub fn resolver(mut self, resolver: Resolver) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
+    /// Where to compute; by default the CPU if it is compiled in, else what burn chooses.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = Some(device);
+        self
+    }
+
+    /// The float type of the model's weights.
+    pub fn weights(mut self, weights: WeightType) -> Self {
+        self.weights = weights;
+        self
+    }
+
+    /// Lengths of segments and summaries.
+    pub fn encoder(mut self, options: EncoderOptions) -> Self {
+        self.encoder = options;
+        self
+    }
+
+    /// How summary vectors are stored; f16 by default.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// Opens the store for asking only; other processes may then do the same.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Sees every step of the long verbs; `Break` stops a verb with everything done so far kept.
+    pub fn on_event(mut self, observer: impl Fn(&Event<'_>) -> ControlFlow<()> + Send + Sync + 'static) -> Self {
+        self.observer = Observer::new(observer);
+        self
+    }
+
+    /// Opens the store and loads the models, fetching them first if need be.
+    ///
+    /// # Errors
+    /// When a model cannot be found, fetched or loaded, or the store cannot be opened.
+    pub fn build(self) -> Result<Lloco> {
+        let device = self.device.unwrap_or_else(default_device);
+        let store = match self.read_only {
+            true => LocalStore::open_read_only(&self.store)?,
+            false => LocalStore::open(&self.store)?,
+        };
+        let checkpoint = Checkpoint::open(self.resolver.resolve(&self.model)?)?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let decoder = Arc::new(Decoder::load(&checkpoint, self.weights, &device)?);
+        let encoder = AutoCompressor::load(&checkpoint, decoder, &self.encoder)?;
+        let embedder = Embedder::load(self.resolver.resolve(&self.embedder)?, &device)?;
+
+        let mut fingerprint = Hasher::labelled("lloco encoder with tokenizer 1");
+        fingerprint.field(encoder.fingerprint().as_bytes());
+        fingerprint.field(tokenizer.fingerprint()?.as_bytes());
+        let config = *encoder.config();
+        let size = |field: &'static str, value: usize| {
+            u32::try_from(value).map_err(|_| {
+                let expected = "a length below 2^32".into();
+                Error::Encoder(lloco_encoder::Error::InvalidSetting { field, found: value.to_string(), expected })
+            })
+        };
+        let info = EncoderInfo::new(
+            fingerprint.finish().to_string(),
+            size("segment_length", config.segment_length)?,
+            size("summary_length", config.summary_length)?,
+            size("hidden_size", encoder.decoder().config().hidden_size)?,
+        )
+        .accumulate(config.accumulate_summary)
+        .precision(self.precision);
+
+        let prompts = Prompts::new(tokenizer, encoder.decoder().config())?;
+        let search = Search::open(&store, &embedder)?;
+        Ok(Lloco { store, encoder, info, embedder, prompts, search: search.into(), observer: self.observer })
+    }
+}

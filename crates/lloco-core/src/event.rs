@@ -1,0 +1,70 @@
+//! What happens during the long verbs.
+
+use std::{fmt, ops::ControlFlow, sync::Arc};
+
+use crate::{Error, Result};
+
+/// A step of a verb that takes long. An observer may show it, and may ask to stop.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// Another segment of a document was compressed and stored.
+    Compressed {
+        /// The document.
+        document: &'a str,
+        /// Tokens of this verb's documents done so far.
+        done: u64,
+        /// Tokens of this verb's documents.
+        total: u64,
+    },
+    /// More passages were embedded for retrieval.
+    Embedded {
+        /// Passages done so far.
+        done: usize,
+        /// Passages of this verb.
+        total: usize,
+    },
+    /// A finetuning step is done.
+    Finetuned {
+        /// Steps done.
+        step: usize,
+        /// Steps of the run.
+        of: usize,
+        /// Mean loss of an answer token in this step.
+        loss: f64,
+    },
+}
+
+/// Called after each step; `Break` stops the verb there, with everything done so far kept.
+#[derive(Clone)]
+pub(crate) struct Observer(Arc<dyn Fn(&Event<'_>) -> ControlFlow<()> + Send + Sync>);
+
+impl Observer {
+    pub(crate) fn new(observer: impl Fn(&Event<'_>) -> ControlFlow<()> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(observer))
+    }
+
+    pub(crate) fn flow(&self, event: &Event<'_>) -> ControlFlow<()> {
+        (self.0)(event)
+    }
+
+    /// [`Error::Interrupted`] when the observer asks to stop.
+    pub(crate) fn tell(&self, event: &Event<'_>) -> Result<()> {
+        match self.flow(event) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
+        }
+    }
+}
+
+impl Default for Observer {
+    fn default() -> Self {
+        Self::new(|_| ControlFlow::Continue(()))
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}

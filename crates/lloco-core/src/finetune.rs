@@ -1,0 +1,161 @@
+//! Offline, second half: one adapter for a group.
+
+use std::{fs, ops::ControlFlow, path::{Path, PathBuf}, time::{Duration, Instant}};
+
+use lloco_lora::{Event as TrainerEvent, Example, Outcome, StoredType, SummaryVectors, TrainConfig, Trainer};
+
+use crate::{
+    Error, Event, Lloco, Result,
+    dataset::{self, QaDocument},
+    digest::Hasher,
+    store::Store,
+};
+
+/// What to learn from, and how.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct FinetuneConfig {
+    /// Questions and answers, in the format of [`dataset`].
+    pub questions: PathBuf,
+    /// Settings of the run.
+    pub training: TrainConfig,
+}
+
+impl FinetuneConfig {
+    /// The default settings on the questions of a JSONL file.
+    pub fn new(questions: impl Into<PathBuf>) -> Self {
+        Self { questions: questions.into(), training: TrainConfig::default() }
+    }
+
+    /// Sets the settings of the run.
+    #[must_use]
+    pub fn with_training(mut self, training: TrainConfig) -> Self {
+        self.training = training;
+        self
+    }
+}
+
+/// What finetuning did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Finetuned {
+    /// The group.
+    pub group: String,
+    /// Version of the adapter that is in use now.
+    pub version: u32,
+    /// Question/answer pairs learned.
+    pub examples: usize,
+    /// Steps done; 0 when this adapter was there already.
+    pub steps: usize,
+    /// Mean loss of an answer token in the first and in the last step done.
+    pub losses: Option<(f64, f64)>,
+    /// Positions read in training, summary vectors included.
+    pub positions: u64,
+    /// Time spent.
+    pub time: Duration,
+}
+
+impl Lloco {
+    /// Trains one adapter for a group, on questions about its compressed documents, and makes it the group's own.
+    ///
+    /// The same settings, questions and summaries give the adapter that is there already, without work. An interrupted
+    /// run goes on from its last checkpoint.
+    ///
+    /// # Errors
+    /// When the questions cannot be read or ask about none of the group's documents, a setting is out of range, or
+    /// training or storing fails.
+    pub fn finetune(&self, group: &str, config: &FinetuneConfig) -> Result<Finetuned> {
+        self.finetune_on(group, &dataset::read(&config.questions)?, config)
+    }
+
+    /// [`finetune`](Self::finetune) on questions that are in memory; `config.questions` only names them.
+    ///
+    /// # Errors
+    /// As [`finetune`](Self::finetune).
+    pub fn finetune_on(&self, group: &str, documents: &[QaDocument], config: &FinetuneConfig) -> Result<Finetuned> {
+        let start = Instant::now();
+        let (examples, purpose) = self.examples(group, documents, config)?;
+        if let Some(version) = self.trained_for(group, &purpose)? {
+            let (steps, losses, positions) = (0, None, 0);
+            return Ok(Finetuned {
+                group: group.into(), version, examples: examples.len(), steps, losses, positions, time: start.elapsed(),
+            });
+        }
+        let count = examples.len();
+        let run = self.store.path().join("runs").join(&purpose);
+        let decoder = self.encoder.decoder();
+        let mut trainer = Trainer::new(decoder, config.training.clone(), examples)?;
+        trainer.resume(&run)?;
+        let begun = trainer.steps_done();
+        let mut losses: Option<(f64, f64)> = None;
+        let mut positions = 0;
+        let outcome = trainer.run(Some(&run), &mut |event| match event {
+            TrainerEvent::Step(step) => {
+                losses = Some((losses.map_or(step.loss, |(first, _)| first), step.loss));
+                positions += step.positions as u64;
+                self.observer.flow(&Event::Finetuned { step: step.step, of: step.of, loss: step.loss })
+            }
+            _ => ControlFlow::Continue(()),
+        })?;
+        if outcome == Outcome::Interrupted {
+            return Err(Error::Interrupted);
+        }
+        let io = |action, path: &Path| {
+            let path = path.to_path_buf();
+            move |error| Error::io(action, &path, error)
+        };
+        let draft = tempfile::tempdir_in(self.store.path()).map_err(io("write into", self.store.path()))?;
+        let directory = draft.path().join("adapter");
+        trainer.adapter().save(&directory, StoredType::F16)?;
+        let label = directory.join(PURPOSE);
+        fs::write(&label, &purpose).map_err(io("write", &label))?;
+        let version = self.store.put_adapter(group, &directory)?.version;
+        // The checkpoints have served; a leftover costs disk and nothing else.
+        if let Err(error) = fs::remove_dir_all(&run) {
+            tracing::warn!(path = %run.display(), %error, "checkpoints left behind");
+        }
+        let steps = trainer.steps_done() - begun;
+        Ok(Finetuned { group: group.into(), version, examples: count, steps, losses, positions, time: start.elapsed() })
+    }
+
+    /// The examples of a data set, and a digest of all that the resulting adapter depends on.
+    fn examples(&self, group: &str, documents: &[QaDocument], config: &FinetuneConfig) -> Result<(Vec<Example>, String)> {
+        let mut purpose = Hasher::labelled("lloco finetune 1");
+        purpose.field(self.info.id().bytes());
+        purpose.field(&serde_json::to_vec(&config.training).unwrap_or_default());
+        let mut examples = Vec::new();
+        for document in documents {
+            let stored = self.store.document(&document.id)?;
+            if stored.is_none_or(|stored| stored.group != group) {
+                tracing::warn!(document = %document.id, group, "not in the group: its questions are left out");
+                continue;
+            }
+            let summary = self.store.summary(&document.id, &self.info)?;
+            let hidden = summary.hidden();
+            let prefix = SummaryVectors::new(summary.into_data(), hidden)?;
+            purpose.field(bytemuck::cast_slice(prefix.values()));
+            for question in &document.questions {
+                let answer = question.answers.first().map_or("", String::as_str);
+                purpose.field(question.question.as_bytes());
+                purpose.field(answer.as_bytes());
+                let (prompt, answer) = (self.prompts.question(&question.question)?, self.prompts.answer(answer)?);
+                examples.push(Example::new(&question.id, prompt, answer).with_prefix(prefix.clone()));
+            }
+        }
+        if examples.is_empty() {
+            let (path, documents) = (config.questions.clone(), documents.len());
+            return Err(Error::NothingToLearn { path, documents, group: group.into() });
+        }
+        Ok((examples, purpose.finish().to_string()))
+    }
+
+    /// The group's current adapter version, if it was trained for exactly this.
+    fn trained_for(&self, group: &str, purpose: &str) -> Result<Option<u32>> {
+        let Some(adapter) = self.store.adapter(group)? else { return Ok(None) };
+        let label = fs::read_to_string(adapter.path.join(PURPOSE)).unwrap_or_default();
+        Ok((label == purpose).then_some(adapter.version))
+    }
+}
+
+/// File beside a stored adapter that says what it was trained for.
+const PURPOSE: &str = "lloco_purpose.txt";

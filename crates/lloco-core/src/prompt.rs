@@ -1,0 +1,52 @@
+//! The words around a question.
+
+use lloco_decoder::{ChatTemplate, DecoderConfig, Message, Tokenizer};
+
+use crate::Result;
+
+/// Instruction that follows a document, whether it is read as text or as summary vectors.
+const INSTRUCTION: &str = "Answer the question about the document above in a few words.";
+
+/// Turns questions into token ids, in the model's own chat form if it has one.
+#[derive(Debug)]
+pub(crate) struct Prompts {
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    end: Option<u32>,
+}
+
+impl Prompts {
+    pub(crate) fn new(tokenizer: Tokenizer, model: &DecoderConfig) -> Result<Self> {
+        let template = tokenizer.chat_template()?;
+        Ok(Self { tokenizer, template, end: model.eos_token_ids.first().copied() })
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The prompt that follows summary vectors.
+    pub(crate) fn question(&self, question: &str) -> Result<Vec<u32>> {
+        self.render(&format!("{INSTRUCTION}\n\nQuestion: {}", question.trim()))
+    }
+
+    /// The prompt with a document's text in it.
+    pub(crate) fn with_text(&self, text: &str, question: &str) -> Result<Vec<u32>> {
+        self.render(&format!("{text}\n\n{INSTRUCTION}\n\nQuestion: {}", question.trim()))
+    }
+
+    /// An answer to learn, with the token that ends it.
+    pub(crate) fn answer(&self, answer: &str) -> Result<Vec<u32>> {
+        let mut ids = self.tokenizer.encode(answer.trim())?;
+        ids.extend(self.end);
+        Ok(ids)
+    }
+
+    fn render(&self, content: &str) -> Result<Vec<u32>> {
+        let text = match &self.template {
+            Some(template) => template.render(&[Message::user(content)], true)?,
+            None => format!("{content}\nAnswer: "),
+        };
+        Ok(self.tokenizer.encode(&text)?)
+    }
+}
