@@ -5,7 +5,7 @@ use burn::{
     tensor::{DType, Device, FloatDType, Int, Tensor, TensorData},
 };
 
-#[cfg(any())]
+#[cfg(feature = "flex")]
 use crate::kernels;
 use crate::{
     Checkpoint, DecoderConfig, Error, KvCache, LinearAdapter, NoAdapter, Part, Prompt, Result, SavedModule, WeightType,
@@ -271,7 +271,7 @@ fn resolve(weights: WeightType, checkpoint: &Checkpoint, device: &Device) -> Wei
 
 /// Whether bf16 weights are at least as fast as f32 ones on `device`.
 fn computes_bf16(device: &Device) -> bool {
-    #[cfg(any())]
+    #[cfg(feature = "flex")]
     if kernels::is_flex(device) {
         return kernels::bf16_is_fast();
     }

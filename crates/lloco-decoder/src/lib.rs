@@ -48,7 +48,7 @@ mod decoder;
 mod error;
 mod generate;
 pub mod gguf;
-#[cfg(any())]
+#[cfg(feature = "flex")]
 mod kernels;
 mod layer;
 mod linear;

@@ -6,7 +6,7 @@ use crate::{
     Checkpoint, LinearAdapter, Result, Site, WeightType,
     ops::{self, like},
 };
-#[cfg(any())]
+#[cfg(feature = "flex")]
 use crate::kernels::{self, PackedLinear};
 
 /// `y = x W^T + b`, with `W` `[out, in]` as in the checkpoint.
@@ -22,7 +22,7 @@ enum Weight {
     /// A plain tensor `[out, in]` on any device.
     Dense(Tensor<2>),
     /// Packed for this crate's CPU kernels.
-    #[cfg(any())]
+    #[cfg(feature = "flex")]
     Packed(PackedLinear),
 }
 
@@ -53,7 +53,7 @@ impl Linear {
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let y = match &self.weight {
             Weight::Dense(weight) => ops::linear(x, weight),
-            #[cfg(any())]
+            #[cfg(feature = "flex")]
             Weight::Packed(weight) => kernels::linear(x, weight),
         };
         match &self.bias {
@@ -76,11 +76,14 @@ impl Linear {
 
 impl Weight {
     fn new(values: TensorData, [rows, columns]: [usize; 2], weights: WeightType, device: &Device) -> Self {
-        #[cfg(any())]
-        if weights == WeightType::Bf16 && kernels::is_flex(device) {
-            if let Ok(values) = values.as_slice::<f32>() {
-                return Self::Packed(PackedLinear::bf16(rows, columns, values));
-            }
+        #[cfg(feature = "flex")]
+        if kernels::is_flex(device)
+            && let Ok(values) = values.as_slice::<f32>()
+        {
+            return Self::Packed(match weights {
+                WeightType::Bf16 => PackedLinear::bf16(rows, columns, values),
+                _ => PackedLinear::f32(rows, columns, values),
+            });
         }
         let _ = (rows, columns);
         let weight = Tensor::<2>::from_data(values, device);

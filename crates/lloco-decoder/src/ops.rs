@@ -10,7 +10,7 @@ use burn::tensor::{
     s,
 };
 
-#[cfg(any())]
+#[cfg(feature = "flex")]
 use crate::kernels;
 
 /// `tensor` in the autodiff context of `x`, so that both may meet in one operation.
@@ -33,7 +33,7 @@ pub(crate) fn linear(x: Tensor<3>, weight: &Tensor<2>) -> Tensor<3> {
 /// RMSNorm over the last dimension, computed in f32 (arXiv 1910.07467).
 pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, gamma: &Tensor<1>, eps: f64) -> Tensor<D> {
     let gamma = like(gamma, &x);
-    #[cfg(any())]
+    #[cfg(feature = "flex")]
     if kernels::on_flex(&x) {
         return kernels::rms_norm(x, gamma, eps);
     }
@@ -49,7 +49,7 @@ pub(crate) fn rms_norm<const D: usize>(x: Tensor<D>, gamma: &Tensor<1>, eps: f64
 /// `x` `[batch, seq, heads, dim]`; `cos`, `sin` `[positions, dim / 2]`. Row `i` of sequence `b` stands at
 /// position `offset + i - padding[b]`; an empty `padding` means none.
 pub(crate) fn rope(x: Tensor<4>, cos: &Tensor<2>, sin: &Tensor<2>, offset: usize, padding: &[usize]) -> Tensor<4> {
-    #[cfg(any())]
+    #[cfg(feature = "flex")]
     if kernels::on_flex(&x) {
         return kernels::rope(x, cos.clone(), sin.clone(), offset, padding);
     }
@@ -82,7 +82,7 @@ pub(crate) fn rope(x: Tensor<4>, cos: &Tensor<2>, sin: &Tensor<2>, offset: usize
 /// `q` `[batch, seq_q, heads, dim]`; `k`, `v` `[batch, kv_heads, seq_k, dim]` -> `[batch, seq_q, heads * dim]`.
 /// Query `i` of sequence `b` sees keys `padding[b] ..= i + seq_k - seq_q`; a query that sees none gives zeros.
 pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize]) -> Tensor<3> {
-    #[cfg(any())]
+    #[cfg(feature = "flex")]
     if kernels::on_flex(&q) {
         return kernels::attention(q, k, v, padding);
     }
@@ -113,7 +113,7 @@ pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usi
 
 /// `silu(gate) * up`, element by element (arXiv 2002.05202).
 pub(crate) fn swiglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
-    #[cfg(any())]
+    #[cfg(feature = "flex")]
     if kernels::on_flex(&gate) {
         return kernels::swiglu(gate, up);
     }
