@@ -1,5 +1,6 @@
 //! Finding models: routes, checksums, leftovers, messages. All offline but the last test.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::Write as _;
@@ -150,7 +151,8 @@ fn a_damaged_cached_file_is_fetched_again() {
 #[test]
 fn wrong_contents_are_refused_and_leave_nothing() {
     let setup = Setup::new();
-    let wrong: [(&str, Vec<(&str, &[u8])>); 4] = [
+    type Files<'a> = Vec<(&'a str, &'a [u8])>;
+    let wrong: [(&str, Files<'_>); 4] = [
         ("SHA-256", vec![("tiny/model/weights.bin", b"weights of a modem"), good()[1]]),
         ("bytes, expected", vec![("tiny/model/weights.bin", b"weights of a model, longer"), good()[1]]),
         ("bytes, expected", vec![("tiny/model/weights.bin", b"short"), good()[1]]),
