@@ -14,7 +14,7 @@ use crate::{
     event::Observer,
     prompt::Prompts,
     search::Search,
-    store::{EncoderInfo, LocalStore, Precision},
+    store::{EncoderInfo, LocalStore, Precision, Shard},
 };
 
 /// Settings of a [`Lloco`]; see [`Lloco::builder`].
@@ -29,6 +29,7 @@ pub struct LlocoBuilder {
     weights: WeightType,
     encoder: EncoderOptions,
     precision: Precision,
+    shard: Shard,
     read_only: bool,
     observer: Observer,
 }
@@ -44,6 +45,7 @@ impl Default for LlocoBuilder {
             weights: WeightType::Auto,
             encoder: EncoderOptions::default(),
             precision: Precision::F16,
+            shard: Shard::ALL,
             read_only: false,
             observer: Observer::default(),
         }
@@ -99,6 +101,14 @@ impl LlocoBuilder {
         self
     }
 
+    /// Compresses only this share of the documents that are added, for several machines with a store each, which
+    /// [`LocalStore::merge`] brings together afterwards. Adding then leaves the passages for search to the first
+    /// time that something is added without a share.
+    pub fn shard(mut self, shard: Shard) -> Self {
+        self.shard = shard;
+        self
+    }
+
     /// Opens the store for asking only; other processes may then do the same.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
@@ -148,6 +158,7 @@ impl LlocoBuilder {
 
         let prompts = Prompts::new(tokenizer, encoder.decoder().config())?;
         let search = Search::open(&store, &embedder)?;
-        Ok(Lloco { store, encoder, info, embedder, prompts, search: search.into(), observer: self.observer })
+        let (shard, observer) = (self.shard, self.observer);
+        Ok(Lloco { store, encoder, info, embedder, prompts, search: search.into(), shard, observer })
     }
 }

@@ -1,6 +1,12 @@
 //! Offline, second half: one adapter for a group.
 
-use std::{fs, ops::ControlFlow, path::{Path, PathBuf}, time::{Duration, Instant}};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use lloco_lora::{Event as TrainerEvent, Example, Outcome, StoredType, SummaryVectors, TrainConfig, Trainer};
 
@@ -8,7 +14,7 @@ use crate::{
     Error, Event, Lloco, Result,
     dataset::{self, QaDocument},
     digest::Hasher,
-    store::Store,
+    store::{Document, Store},
 };
 
 /// What to learn from, and how.
@@ -124,13 +130,13 @@ impl Lloco {
         purpose.field(self.info.id().bytes());
         purpose.field(&serde_json::to_vec(&config.training).unwrap_or_default());
         let mut examples = Vec::new();
+        let members = Members::new(self.store.documents(Some(group))?);
         for document in documents {
-            let stored = self.store.document(&document.id)?;
-            if stored.is_none_or(|stored| stored.group != group) {
+            let Some(id) = members.find(&document.id) else {
                 tracing::warn!(document = %document.id, group, "not in the group: its questions are left out");
                 continue;
-            }
-            let summary = self.store.summary(&document.id, &self.info)?;
+            };
+            let summary = self.store.summary(id, &self.info)?;
             let hidden = summary.hidden();
             let prefix = SummaryVectors::new(summary.into_data(), hidden)?;
             purpose.field(bytemuck::cast_slice(prefix.values()));
@@ -154,6 +160,32 @@ impl Lloco {
         let Some(adapter) = self.store.adapter(group)? else { return Ok(None) };
         let label = fs::read_to_string(adapter.path.join(PURPOSE)).unwrap_or_default();
         Ok((label == purpose).then_some(adapter.version))
+    }
+}
+
+/// A group's documents as a data set names them: by id, or, for documents that were added as files, by the file's
+/// name without its extension.
+struct Members {
+    ids: HashSet<String>,
+    /// File name -> id; `None` where several documents share the name.
+    files: HashMap<String, Option<String>>,
+}
+
+impl Members {
+    fn new(documents: Vec<Document>) -> Self {
+        let mut files = HashMap::new();
+        for document in &documents {
+            if let Some(name) = Path::new(&document.id).file_stem() {
+                let name = name.to_string_lossy().into_owned();
+                files.entry(name).and_modify(|id| *id = None).or_insert_with(|| Some(document.id.clone()));
+            }
+        }
+        Self { ids: documents.into_iter().map(|document| document.id).collect(), files }
+    }
+
+    fn find(&self, name: &str) -> Option<&str> {
+        let as_file = || self.files.get(name)?.as_deref();
+        self.ids.get(name).map(String::as_str).or_else(as_file)
     }
 }
 

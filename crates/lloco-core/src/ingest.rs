@@ -1,6 +1,11 @@
 //! Offline, first half: documents in, summary vectors stored.
 
-use std::{fs, path::{Path, PathBuf}, time::{Duration, Instant}};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use burn::tensor::{Tensor, TensorData};
 
@@ -49,25 +54,25 @@ impl Lloco {
     /// # Errors
     /// When no file matches, or compressing or storing fails. Single files that cannot be read are reported.
     pub fn add_files(&self, group: &str, pattern: &str) -> Result<Added> {
-        let fail = |reason: String| Error::Pattern { pattern: pattern.to_owned(), reason };
+        self.add_all_files(group, &[pattern])
+    }
+
+    /// [`add_files`](Self::add_files) for several patterns, for example the names that a shell made of one.
+    ///
+    /// # Errors
+    /// As [`add_files`](Self::add_files); when one of the patterns matches no file, nothing is added.
+    pub fn add_all_files<P: AsRef<str>>(&self, group: &str, patterns: &[P]) -> Result<Added> {
+        let mut files = BTreeSet::new();
+        for pattern in patterns {
+            files.extend(matching(pattern.as_ref())?);
+        }
         let mut added = Added::default();
-        let mut files = 0;
-        let mut new = 0;
-        for path in glob::glob(pattern).map_err(|e| fail(e.to_string()))? {
-            let path = path.map_err(|e| fail(e.to_string()))?;
-            if !path.is_file() {
-                continue;
-            }
-            files += 1;
+        for path in files {
             match read_text(&path).and_then(|text| self.put(group, &path, &text)) {
-                Ok(changed) => new += usize::from(changed),
+                Ok(changed) => added.unchanged += usize::from(!changed),
                 Err(error) => added.failed.push((path, error)),
             }
         }
-        if files == 0 {
-            return Err(Error::NoFiles { pattern: pattern.to_owned() });
-        }
-        added.unchanged = files - new - added.failed.len();
         self.finish(added)
     }
 
@@ -85,18 +90,11 @@ impl Lloco {
         self.finish(added)
     }
 
-    /// Compresses the documents that are stored but not compressed yet; with a shard, only its share of them.
-    ///
-    /// # Errors
-    /// When compressing or storing fails, or the observer asks to stop.
-    pub fn compress(&self, shard: Shard) -> Result<Added> {
-        let mut added = Added::default();
-        self.compress_pending(shard, &mut added)?;
-        Ok(added)
-    }
-
     fn finish(&self, mut added: Added) -> Result<Added> {
-        self.compress_pending(Shard::ALL, &mut added)?;
+        self.compress_pending(&mut added)?;
+        if self.shard != Shard::ALL {
+            return Ok(added);
+        }
         let start = Instant::now();
         added.passages = self.search_mut().update(&self.store, &self.embedder, &self.observer)?;
         added.embedding = start.elapsed();
@@ -119,9 +117,9 @@ impl Lloco {
         Ok(own.map(|document| document.text))
     }
 
-    fn compress_pending(&self, shard: Shard, added: &mut Added) -> Result<()> {
+    fn compress_pending(&self, added: &mut Added) -> Result<()> {
         let start = Instant::now();
-        let pending = self.store.pending(&self.info, shard)?;
+        let pending = self.store.pending(&self.info, self.shard)?;
         let mut work = Vec::with_capacity(pending.len());
         for item in pending {
             let ids = self.prompts.tokenizer().encode(&self.store.text(&item.text)?)?;
@@ -173,6 +171,25 @@ impl Lloco {
     pub(crate) fn rows(&self, rows: SummaryRows) -> Tensor<2> {
         let shape = [rows.rows(), rows.hidden()];
         Tensor::from_data(TensorData::new(rows.into_data(), shape), self.encoder.decoder().device())
+    }
+}
+
+/// The files that a pattern stands for; the name of a file that exists stands for itself.
+fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
+    if Path::new(pattern).is_file() {
+        return Ok(vec![pattern.into()]);
+    }
+    let fail = |reason: String| Error::Pattern { pattern: pattern.to_owned(), reason };
+    let mut files = Vec::new();
+    for path in glob::glob(pattern).map_err(|e| fail(e.to_string()))? {
+        let path = path.map_err(|e| fail(e.to_string()))?;
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    match files.is_empty() {
+        true => Err(Error::NoFiles { pattern: pattern.to_owned() }),
+        false => Ok(files),
     }
 }
 

@@ -64,7 +64,7 @@ pub use source::{ModelSource, Progress, Resolver};
 
 pub use burn::tensor::Device;
 pub use lloco_decoder::{
-    Checkpoint, Decoder, GenerateConfig, KvCache, NoAdapter, Pass, Prompt, Sampling, Tokenizer, WeightType,
+    Checkpoint, Decoder, GenerateConfig, KvCache, Message, NoAdapter, Pass, Prompt, Sampling, Tokenizer, WeightType,
 };
 pub use lloco_encoder::{AutoCompressor, EncoderConfig, EncoderOptions, Training, softprompt};
 pub use lloco_lora::{Adapter, LoraConfig, TrainConfig};

@@ -14,7 +14,7 @@ use crate::{
     event::Observer,
     prompt::Prompts,
     search::Search,
-    store::{EncoderInfo, LocalStore, Store},
+    store::{EncoderInfo, LocalStore, Shard, Store},
 };
 
 /// A library of documents that were learned offline and can be asked about cheaply.
@@ -34,6 +34,8 @@ pub struct Lloco {
     pub(crate) embedder: Embedder,
     pub(crate) prompts: Prompts,
     pub(crate) search: RwLock<Search>,
+    /// The share of what is added that is compressed here.
+    pub(crate) shard: Shard,
     pub(crate) observer: Observer,
 }
 
