@@ -73,7 +73,7 @@ impl Disk {
     pub(super) fn write_aside(&self, aside: &Path, contents: &[u8]) -> Result<NamedTempFile> {
         self.step("write", aside)?;
         let failed = |error| Error::io("write a file in", aside, error);
-        let mut file = builder().tempfile_in(aside).map_err(failed)?;
+        let mut file = builder(0o666).tempfile_in(aside).map_err(failed)?;
         file.write_all(contents).map_err(failed)?;
         self.step("sync", file.path())?;
         file.as_file().sync_all().map_err(failed)?;
@@ -100,7 +100,7 @@ impl Disk {
     /// A temporary directory in `aside`.
     pub(super) fn directory_aside(&self, aside: &Path) -> Result<TempDir> {
         self.step("create", aside)?;
-        builder().tempdir_in(aside).map_err(|error| Error::io("create a directory in", aside, error))
+        builder(0o777).tempdir_in(aside).map_err(|error| Error::io("create a directory in", aside, error))
     }
 
     /// Writes a synced file into a directory that has no readers yet.
@@ -142,9 +142,13 @@ impl Disk {
     }
 }
 
-fn builder() -> tempfile::Builder<'static, 'static> {
+/// Names and rights of what is written aside: rights as for any new file, so that others may read
+/// a store if the user's settings say so.
+fn builder(_mode: u32) -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("tmp-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(_mode));
     builder
 }
 
