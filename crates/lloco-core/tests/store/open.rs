@@ -235,3 +235,42 @@ fn a_read_only_directory_can_be_read() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("finished"), "{text}");
 }
+
+#[test]
+fn readers_see_whole_states_while_a_writer_works() {
+    let directory = crate::directory();
+    let encoder = encoder();
+    let texts = ["A first text of some length", "A first text of other length, longer", "Quite another"];
+    let states: Vec<Vec<f32>> = texts.iter().map(|text| crate::expected(&encoder, text)).collect();
+    let writer = LocalStore::open(directory.path()).unwrap();
+    writer.add(&NewDocument::new("a", texts[0])).unwrap();
+    compress(&writer, &encoder);
+    let finished = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let reader = LocalStore::open_read_only(directory.path()).unwrap();
+                let mut seen = std::collections::BTreeSet::new();
+                while !finished.load(std::sync::atomic::Ordering::SeqCst) {
+                    match reader.summary("a", &encoder) {
+                        Ok(rows) => {
+                            let state = states.iter().position(|state| state == rows.data());
+                            seen.insert(state.expect("the summary of one text, not of two"));
+                        }
+                        Err(Error::DocumentNotFound { .. } | Error::NotCompressed { .. }) => {}
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                assert!(seen.len() > 1, "the reader followed the writer");
+            });
+        }
+        for i in 1..60 {
+            writer.replace(&NewDocument::new("a", texts[i % 3])).unwrap();
+            compress(&writer, &encoder);
+            if i % 10 == 0 {
+                writer.remove("a").unwrap();
+            }
+        }
+        finished.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+}
