@@ -81,6 +81,7 @@ impl ChatTemplate {
         environment.set_lstrip_blocks(true);
         environment.set_fuel(Some(MAX_STEPS));
         environment.set_unknown_method_callback(python::method);
+        environment.add_filter("tojson", python::tojson);
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });

@@ -1,9 +1,13 @@
-//! Methods of Python's texts and dictionaries that chat templates call.
+//! What chat templates use of Python: methods of texts and dictionaries, and JSON as Python writes it.
+
+use std::io::{self, Write};
 
 use minijinja::{
     Error, ErrorKind, State, Value,
-    value::{ValueKind, from_args},
+    value::{Kwargs, ValueKind, from_args},
 };
+use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 /// Calls `value.name(args)`.
 pub(super) fn method(state: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
@@ -97,5 +101,38 @@ fn map_method(state: &State<'_, '_>, map: &Value, name: &str, args: &[Value]) ->
             Ok(if found.is_undefined() { default.unwrap_or_else(|| Value::from(())) } else { found })
         }
         _ => Err(unknown(name)),
+    }
+}
+
+/// `value | tojson`, with spaces after commas and colons, or indented.
+pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
+    let indent = options.get::<Option<usize>>("indent")?.map(|width| " ".repeat(width.min(16)));
+    options.assert_all_used()?;
+    let mut json = Vec::new();
+    let written = match &indent {
+        Some(indent) => {
+            let formatter = PrettyFormatter::with_indent(indent.as_bytes());
+            value.serialize(&mut Serializer::with_formatter(&mut json, formatter))
+        }
+        None => value.serialize(&mut Serializer::with_formatter(&mut json, Spaced)),
+    };
+    let failed = |e: String| Error::new(ErrorKind::BadSerialization, e);
+    written.map_err(|e| failed(e.to_string()))?;
+    String::from_utf8(json).map_err(|e| failed(e.to_string()))
+}
+
+struct Spaced;
+
+impl Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        writer.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        writer.write_all(if first { b"" } else { b", " })
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
     }
 }

@@ -101,8 +101,9 @@ impl Tokenizer {
         self.encode_with_offsets(text).map(|(ids, _)| ids)
     }
 
-    /// The ids of `text`, and for each the bytes of `text` that it stands for. A character that takes several
-    /// tokens is in the range of each.
+    /// The ids of `text`, and for each the bytes of `text` that it stands for. The ranges are in order and leave
+    /// no gap: a character that takes several tokens is in the range of each, and what the tokenizer drops
+    /// belongs to the token before it.
     ///
     /// Long texts are read in pieces, so that time and memory grow with the length of the text only as the
     /// result does. The ids are those of the text read in one go.
@@ -115,10 +116,18 @@ impl Tokenizer {
             [only] => vec![self.encode_piece(text, only)?],
             many => many.par_iter().map(|piece| self.encode_piece(text, piece)).collect::<Result<_>>()?,
         };
-        let (mut ids, mut offsets) = (Vec::new(), Vec::new());
+        let (mut ids, mut offsets) = (Vec::new(), Vec::<Range<usize>>::new());
         for (piece_ids, piece_offsets) in encoded {
             ids.extend(piece_ids);
             offsets.extend(piece_offsets);
+        }
+        let mut next = text.len();
+        for range in offsets.iter_mut().rev() {
+            range.end = range.end.max(next);
+            next = range.start;
+        }
+        if let Some(first) = offsets.first_mut() {
+            first.start = 0;
         }
         Ok((ids, offsets))
     }
@@ -191,13 +200,20 @@ impl Tokenizer {
         self.chat.template()
     }
 
+    /// The tokenizer as the text of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot be written as JSON.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(false).map_err(|e| self.unusable(e))
+    }
+
     /// SHA-256 of the tokenizer, in hexadecimal: equal fingerprints give equal ids.
     ///
     /// # Errors
     /// When the tokenizer cannot be written as JSON.
     pub fn fingerprint(&self) -> Result<String> {
-        let json = self.inner.to_string(false).map_err(|e| self.unusable(e))?;
-        Ok(Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(Sha256::digest(self.to_json()?).iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     fn unusable(&self, source: impl ToString) -> Error {
