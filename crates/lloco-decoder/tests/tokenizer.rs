@@ -248,7 +248,7 @@ fn damaged_files_are_errors() {
         fs::write(&path, &text.as_bytes()[..length]).unwrap();
         assert!(matches!(Tokenizer::from_file(&path), Err(Error::Tokenizer { .. })), "{length}");
     }
-    let edits: [fn(&mut Value); 6] = [
+    let edits: [fn(&mut Value); 9] = [
         |json| json["model"]["merges"][0] = json!(["no", "such token"]),
         |json| json["model"]["vocab"] = json!({}),
         |json| {
@@ -258,6 +258,12 @@ fn damaged_files_are_errors() {
         |json| json["added_tokens"][0]["id"] = json!(77),
         |json| json["version"] = json!("9.0"),
         |json| json["model"] = json!({"type": "Oracle"}),
+        |json| json["model"]["continuing_subword_prefix"] = json!("##"),
+        |json| {
+            json["decoder"] =
+                json!({"type": "Sequence", "decoders": [{"type": "Strip", "content": "x", "start": 0, "stop": 1}]})
+        },
+        |json| json["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
     ];
     for (number, edit) in edits.iter().enumerate() {
         let mut json = good.clone();

@@ -1,5 +1,6 @@
 //! Text to token ids and back.
 
+mod checks;
 mod pieces;
 mod stream;
 
@@ -10,11 +11,11 @@ use std::{
 };
 
 use rayon::prelude::*;
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 pub use stream::TextStream;
 
 use crate::{ChatTemplate, Error, Result, chat::ChatSource, gguf::Gguf};
+use checks::Declared;
 use pieces::Cut;
 
 /// A model's tokenizer.
@@ -39,36 +40,22 @@ pub struct Tokenizer {
     chat: ChatSource,
 }
 
-/// What of a `tokenizer.json` must be checked before it is used.
-#[derive(Deserialize)]
-struct Declared {
-    #[serde(default)]
-    added_tokens: Vec<AddedId>,
-}
-
-#[derive(Deserialize)]
-struct AddedId {
-    id: u32,
-    content: String,
-}
-
 impl Tokenizer {
     /// Reads a `tokenizer.json`. The chat template is looked for beside it when it is asked for.
     ///
     /// # Errors
-    /// When the file cannot be read or is not a tokenizer.
+    /// When the file cannot be read, is not a tokenizer, or uses what no LLaMA-family model has.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let json = fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
         let unusable = |detail: String| Error::Tokenizer { path: path.into(), detail };
         let declared: Declared = serde_json::from_slice(&json).map_err(|e| unusable(e.to_string()))?;
+        if let Some(detail) = declared.unsupported() {
+            return Err(unusable(detail.into()));
+        }
         let inner: tokenizers::Tokenizer = serde_json::from_slice(&json).map_err(|e| unusable(e.to_string()))?;
-        for token in declared.added_tokens {
-            let found = inner.token_to_id(&token.content);
-            if found != Some(token.id) {
-                let AddedId { id, content } = token;
-                return Err(unusable(format!("added token {content:?} should have id {id}, but gets {found:?}")));
-            }
+        if let Some(detail) = declared.misplaced(&inner) {
+            return Err(unusable(detail));
         }
         let directory = path.parent().unwrap_or(Path::new("")).to_path_buf();
         Self::new(path, inner, ChatSource::Directory(directory))
