@@ -1,0 +1,291 @@
+//! The facade's verbs, end to end, on models small enough for any machine.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use lloco_core::{
+    AskOptions, EncoderOptions, Error, FinetuneConfig, GenerateConfig, Lloco, LlocoBuilder, TrainConfig,
+    dataset::{QaDocument, Question},
+    store::{NewDocument, Precision, Store},
+};
+use serde_json::json;
+
+const MEETING: &str = "The council met on Monday. Ada proposed to paint the bridge green, and Bram asked what it would \
+    cost. Ada said nine hundred. The council voted seven to two in favour. Bram will buy the paint before Friday. \
+    Then the council spoke about the harbour, and about the new lamps along the quay.";
+const MANUAL: &str = "The pump has three valves. Open the red valve first, wait ten seconds, then open the blue valve. \
+    Never open the yellow valve while the pump is running. Change the filter every two hundred hours of work. \
+    The reset button is under the lid, behind the small grey cover.";
+
+/// A test's directory with a model, an embedder and room for a store.
+struct Fixture {
+    dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let golden = repository("testdata/goldens/smollm-gqa-tied");
+        let model = dir.path().join("model");
+        fs::create_dir(&model).unwrap();
+        for name in ["config.json", "model.safetensors"] {
+            fs::copy(golden.join(name), model.join(name)).unwrap();
+        }
+        fs::write(model.join("tokenizer.json"), byte_tokenizer()).unwrap();
+        Self { dir }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("library")
+    }
+
+    fn builder(&self) -> LlocoBuilder {
+        Lloco::builder()
+            .store(self.store())
+            .model(self.dir.path().join("model"))
+            .embedder(repository("crates/lloco-retrieval/tests/data/tiny-bert"))
+            .encoder(EncoderOptions { segment_length: Some(56), ..Default::default() })
+    }
+
+    fn lloco(&self) -> Lloco {
+        self.builder().build().unwrap()
+    }
+}
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+/// A tokenizer of one token a byte behind three special ones, as the tiny models' vocabulary allows.
+fn byte_tokenizer() -> Vec<u8> {
+    let printable = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    let mut shifted = 256u32..;
+    let letters = (0..256u32).map(|byte| if printable(byte) { byte } else { shifted.next().unwrap() });
+    let letters = letters.map(|code| char::from_u32(code).unwrap().to_string());
+    let words = ["<unk>", "<s>", "</s>"].map(str::to_owned).into_iter().chain(letters);
+    let vocab: serde_json::Map<_, _> = words.zip(0..).map(|(word, id)| (word, json!(id))).collect();
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []
+        }
+    });
+    serde_json::to_vec(&tokenizer).unwrap()
+}
+
+fn documents() -> [NewDocument<'static>; 2] {
+    [NewDocument::new("meeting", MEETING).group("town"), NewDocument::new("manual", MANUAL).group("pumps")]
+}
+
+fn questions() -> Vec<QaDocument> {
+    let question = |id: &str, question: &str, answer: &str| Question {
+        id: id.into(),
+        question: question.into(),
+        answers: vec![answer.into()],
+    };
+    vec![QaDocument {
+        id: "meeting".into(),
+        title: String::new(),
+        text: MEETING.into(),
+        questions: vec![
+            question("m-1", "What colour will the bridge be?", "green"),
+            question("m-2", "Who buys the paint?", "Bram"),
+        ],
+    }]
+}
+
+fn training() -> FinetuneConfig {
+    let training = TrainConfig::default().with_epochs(6).with_learning_rate(1e-2).with_batches(2, 1);
+    FinetuneConfig::new("in memory").with_training(training)
+}
+
+fn short() -> AskOptions {
+    AskOptions::default().generation(GenerateConfig::greedy(8))
+}
+
+#[test]
+fn documents_are_compressed_once() {
+    let fixture = Fixture::new();
+    let added = fixture.lloco().add(&documents()).unwrap();
+    let tokens = (MEETING.len() + MANUAL.len()) as u64;
+    assert_eq!((added.documents, added.unchanged, added.tokens, added.tokens_read), (2, 0, tokens, tokens));
+    let segments = MEETING.len().div_ceil(56) + MANUAL.len().div_ceil(56);
+    assert_eq!(added.summary_vectors, 6 * segments as u64);
+    assert!(added.passages >= 2);
+
+    let again = fixture.lloco().add(&documents()).unwrap();
+    assert_eq!((again.documents, again.unchanged, again.tokens_read, again.passages), (0, 2, 0, 0));
+}
+
+#[test]
+fn an_answer_says_what_it_rests_on() {
+    let fixture = Fixture::new();
+    let lloco = fixture.lloco();
+    lloco.add(&documents()).unwrap();
+    let mut stream = lloco.ask_stream("Which valve is opened first?", &short().group("pumps")).unwrap();
+    assert_eq!(stream.sources()[0].document, "manual");
+    let pieces: String = stream.by_ref().map(Result::unwrap).collect();
+    let answer = stream.finish().unwrap();
+    assert_eq!(answer.text, pieces.trim());
+    let source = &answer.sources[0];
+    assert_eq!(source.passage, MANUAL[source.range.clone()]);
+    assert_eq!(answer.adapter, None);
+    assert_eq!(answer.usage.document_tokens, MANUAL.len() as u64);
+    assert_eq!(answer.usage.context_positions, 6 * MANUAL.len().div_ceil(56));
+    assert!(answer.usage.prompt_positions > answer.usage.context_positions);
+
+    let read = lloco.ask_text("Which valve is opened first?", &short().group("pumps")).unwrap().finish().unwrap();
+    assert_eq!(read.usage.context_positions, MANUAL.len());
+}
+
+#[test]
+fn a_group_learns_once_and_answers_with_its_adapter() {
+    let fixture = Fixture::new();
+    let lloco = fixture.lloco();
+    lloco.add(&documents()).unwrap();
+    let before = lloco.ask_with("Who buys the paint?", &short().group("town")).unwrap();
+    let before_other = lloco.ask_with("Who buys the paint?", &short().group("pumps")).unwrap();
+
+    let learned = lloco.finetune_on("town", &questions(), &training()).unwrap();
+    assert_eq!((learned.version, learned.examples, learned.steps), (1, 2, 6));
+    let (first, last) = learned.losses.unwrap();
+    assert!(last < first, "the loss went from {first} to {last}");
+
+    let after = lloco.ask_with("Who buys the paint?", &short().group("town")).unwrap();
+    assert_eq!(after.adapter, Some(1));
+    assert_ne!(after.text, before.text, "the adapter changed nothing");
+    let after_other = lloco.ask_with("Who buys the paint?", &short().group("pumps")).unwrap();
+    assert_eq!((after_other.text, after_other.adapter), (before_other.text, None), "another group's answer changed");
+
+    let again = fixture_again(lloco, &fixture).finetune_on("town", &questions(), &training()).unwrap();
+    assert_eq!((again.version, again.steps), (1, 0), "the same adapter was trained twice");
+}
+
+/// The store opened anew.
+fn fixture_again(lloco: Lloco, fixture: &Fixture) -> Lloco {
+    drop(lloco);
+    fixture.lloco()
+}
+
+#[test]
+fn an_adapter_never_changes_encoding() {
+    let fixture = Fixture::new();
+    let lloco = fixture.lloco();
+    lloco.add(&documents()).unwrap();
+    let before = lloco.store().summary("meeting", lloco.encoder_info()).unwrap();
+    lloco.finetune_on("town", &questions(), &training()).unwrap();
+    let copy = NewDocument::new("meeting again", MEETING).group("town");
+    let added = lloco.add(&[copy]).unwrap();
+    assert_eq!(added.tokens_read, 0, "the same text was compressed twice");
+    let other = Fixture::new();
+    let fresh = other.lloco();
+    fresh.add(&documents()).unwrap();
+    let after = fresh.store().summary("meeting", fresh.encoder_info()).unwrap();
+    assert_eq!(before.data(), after.data());
+}
+
+#[test]
+fn append_equals_compressing_the_whole() {
+    let (whole, parts) = (Fixture::new(), Fixture::new());
+    let text = format!("{MEETING} {MANUAL}");
+    let lloco = whole.lloco();
+    lloco.add(&[NewDocument::new("all", &text)]).unwrap();
+    let expected = lloco.store().summary("all", lloco.encoder_info()).unwrap();
+
+    let lloco = parts.lloco();
+    lloco.add(&[NewDocument::new("all", MEETING)]).unwrap();
+    let added = lloco.append("all", &format!(" {MANUAL}")).unwrap();
+    let kept = MEETING.len() / 56 * 56;
+    assert_eq!(added.tokens_read, (text.len() - kept) as u64, "only the tail is read again");
+    let found = lloco.store().summary("all", lloco.encoder_info()).unwrap();
+    let worst = expected.data().iter().zip(found.data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert_eq!(expected.rows(), found.rows());
+    // Both go on from the rows as stored; only the order of sums in one product differs.
+    assert!(worst < 2e-2, "differs by {worst}");
+}
+
+#[test]
+fn an_interrupted_run_goes_on_where_it_stopped() {
+    let fixture = Fixture::new();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counter = seen.clone();
+    let stopping = fixture.builder().on_event(move |_| match counter.fetch_add(1, Ordering::SeqCst) {
+        2 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    let lloco = stopping.build().unwrap();
+    assert!(matches!(lloco.add(&documents()), Err(Error::Interrupted)));
+    drop(lloco);
+
+    let lloco = fixture.lloco();
+    let added = lloco.add(&documents()).unwrap();
+    assert_eq!(added.documents, 2);
+    assert_eq!(added.tokens_read, added.tokens - 3 * 56, "three segments were kept");
+}
+
+#[test]
+fn a_removed_document_is_not_found() {
+    let fixture = Fixture::new();
+    let lloco = fixture.lloco();
+    lloco.add(&documents()).unwrap();
+    assert!(lloco.remove("manual").unwrap());
+    assert!(!lloco.remove("manual").unwrap());
+    let answer = lloco.ask_with("Which valve is opened first?", &short()).unwrap();
+    assert_eq!(answer.sources[0].document, "meeting");
+    let nothing = lloco.ask_with("Which valve is opened first?", &short().group("pumps"));
+    assert!(matches!(nothing, Err(Error::NothingToAsk { .. })));
+}
+
+#[test]
+fn another_encoder_is_refused() {
+    let fixture = Fixture::new();
+    fixture.lloco().add(&documents()).unwrap();
+    let other = fixture.builder().precision(Precision::F32).build().unwrap();
+    let answer = other.ask_with("Which valve is opened first?", &short());
+    assert!(matches!(answer, Err(Error::EncoderMismatch { .. })), "{answer:?}");
+}
+
+#[test]
+fn wrong_inputs_are_named() {
+    let fixture = Fixture::new();
+    let lloco = fixture.lloco();
+    assert!(matches!(lloco.ask("Anything?"), Err(Error::NothingToAsk { .. })));
+    assert!(matches!(lloco.add_files("g", "no/such/*.txt"), Err(Error::NoFiles { .. })));
+    assert!(matches!(lloco.add_files("g", "a[b"), Err(Error::Pattern { .. })));
+    assert!(matches!(lloco.add(&[NewDocument::new("empty", "")]), Err(Error::EmptyText { .. })));
+    assert!(matches!(lloco.finetune_on("town", &questions(), &training()), Err(Error::NothingToLearn { .. })));
+    assert!(matches!(lloco.append("nobody", "more"), Err(Error::DocumentNotFound { .. })));
+    lloco.add(&documents()).unwrap();
+    let long = AskOptions::default().generation(GenerateConfig::greedy(4096));
+    assert!(matches!(lloco.ask_with("Long?", &long), Err(Error::PromptTooLong { .. })));
+}
+
+#[test]
+fn files_that_cannot_be_read_are_reported_and_the_rest_added() {
+    let fixture = Fixture::new();
+    let dir = fixture.dir.path().join("texts");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("good.txt"), MEETING).unwrap();
+    fs::write(dir.join("bad.txt"), [b'a', 0xFF, b'b']).unwrap();
+    fs::write(dir.join("empty.txt"), "").unwrap();
+    let lloco = fixture.lloco();
+    let pattern = dir.join("*.txt").to_string_lossy().into_owned();
+    let added = lloco.add_files("town", &pattern).unwrap();
+    assert_eq!((added.documents, added.failed.len()), (1, 2));
+    let reasons: Vec<_> = added.failed.iter().map(|(path, error)| (path.file_name().unwrap(), error)).collect();
+    assert!(matches!(reasons[0], (name, Error::NotText { offset: 1, .. }) if name == "bad.txt"), "{reasons:?}");
+    assert!(matches!(reasons[1], (name, Error::EmptyText { .. }) if name == "empty.txt"), "{reasons:?}");
+    assert_eq!(lloco.add_files("town", &pattern).unwrap().unchanged, 1);
+}
