@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod disk;
 mod format;
+mod model;
 mod open;
 mod transfer;
 mod verbs;
