@@ -12,7 +12,7 @@ use super::rows::{
     Contents, DOCUMENTS, DocumentRow, ENCODERS, ENCODINGS, EncodingRow, GROUPS, GroupRow, MEMBERS, SEGMENTS, TEXTS,
 };
 use super::tables::{Tables, get, segment_keys};
-use super::types::{Document, Group, NewDocument, Pending, Shard, Summary};
+use super::types::{Document, Group, NewDocument, Pending, Shard, Staged, Summary};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -248,7 +248,10 @@ impl Reader {
     fn document(&self, id: &str, row: DocumentRow) -> Result<Document, Failure> {
         let Contents { group, title, text, bytes } = row.contents;
         let summary = row.encoder.map(|encoder| self.summary(&text, &encoder)).transpose()?.flatten();
-        let staged = row.staged.map(|staged| staged.text);
+        let staged = row.staged.map(|staged| {
+            let Contents { group, title, text, bytes } = staged;
+            Staged { group, title, text, text_bytes: bytes }
+        });
         Ok(Document { id: id.into(), group, title, text, text_bytes: bytes, created: row.created, summary, staged })
     }
 

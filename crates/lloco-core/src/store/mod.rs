@@ -70,7 +70,9 @@ pub use layout::{FORMAT_VERSION, OLDEST_FORMAT_VERSION};
 pub use local::{LocalStore, StoreOptions};
 pub use precision::{Precision, SummaryRows};
 pub use transfer::Merged;
-pub use types::{Adapter, Document, EncoderInfo, Encoding, Group, NewDocument, Pending, Segment, Shard, Summary};
+pub use types::{
+    Adapter, Document, EncoderInfo, Encoding, Group, NewDocument, Pending, Segment, Shard, Staged, Summary,
+};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -101,9 +103,11 @@ pub trait Store: Send + Sync {
     /// [`Error::DocumentNotFound`].
     fn append(&self, id: &str, tail: &str) -> Result<Document> {
         let document = self.document(id)?.ok_or_else(|| Error::DocumentNotFound { id: id.into() })?;
-        let latest = document.staged.as_ref().unwrap_or(&document.text);
-        let text = self.text(latest)? + tail;
-        let (group, title) = (&document.group, &document.title);
+        let (group, title, text) = match &document.staged {
+            Some(staged) => (&staged.group, &staged.title, &staged.text),
+            None => (&document.group, &document.title, &document.text),
+        };
+        let text = self.text(text)? + tail;
         self.replace(&NewDocument::new(id, &text).group(group).title(title))
     }
 

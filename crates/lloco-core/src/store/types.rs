@@ -178,8 +178,22 @@ pub struct Document {
     pub created: u64,
     /// Its summary, once compressed.
     pub summary: Option<Summary>,
-    /// Digest of a newer text that is not compressed yet.
-    pub staged: Option<Digest>,
+    /// Newer contents that are not compressed yet.
+    pub staged: Option<Staged>,
+}
+
+/// Contents that a document will have once they are compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Staged {
+    /// The group.
+    pub group: String,
+    /// The title.
+    pub title: String,
+    /// Digest of the text.
+    pub text: Digest,
+    /// Length of the text in bytes.
+    pub text_bytes: u64,
 }
 
 /// The summary of a document.

@@ -141,7 +141,7 @@ fn a_store_of_version_1_stays_readable() {
         let expected: Vec<f32> = summary.segments.iter().flat_map(|key| rows(&encoder, key).into_data()).collect();
         assert_eq!(store.summary("minutes/1", &encoder).unwrap().data(), expected);
         let staged = store.document("minutes/2").unwrap().unwrap().staged.unwrap();
-        assert_eq!(store.text(&staged).unwrap(), "A longer text, to be compressed.");
+        assert_eq!(store.text(&staged.text).unwrap(), "A longer text, to be compressed.");
         let adapter = store.adapter("meetings").unwrap().unwrap();
         assert_eq!(adapter.version, 1);
         assert_eq!(std::fs::read(adapter.path.join("adapter_model.safetensors")).unwrap(), b"weights");

@@ -99,7 +99,7 @@ fn seen(store: &LocalStore, encoder: &EncoderInfo) -> Seen {
     let mut documents = BTreeMap::new();
     for document in store.documents(None).unwrap() {
         let summary = document.summary.is_some().then(|| store.summary(&document.id, encoder).unwrap().into_data());
-        let newer_text = document.staged.map(|text| store.text(&text).unwrap());
+        let newer_text = document.staged.map(|staged| store.text(&staged.text).unwrap());
         let text = store.text(&document.text).unwrap();
         let (group, title) = (document.group, document.title);
         documents.insert(document.id, SeenDocument { group, title, text, newer_text, summary });

@@ -113,7 +113,7 @@ fn random_histories_agree_with_a_map() {
         for (id, known) in &model {
             let document = store.document(id).unwrap().unwrap();
             assert_eq!((&document.group, store.text(&document.text).unwrap()), (&known.group, known.shown.clone()));
-            let staged = document.staged.map(|text| store.text(&text).unwrap());
+            let staged = document.staged.map(|staged| store.text(&staged.text).unwrap());
             assert_eq!(staged, known.staged.as_ref().map(|(_, text)| text.clone()));
             for (which, encoder) in encoders.iter().enumerate() {
                 match (store.summary(id, encoder), known.encoder) {
