@@ -14,7 +14,7 @@
 //! use lloco_core::store::{EncoderInfo, LocalStore, NewDocument, Shard, Store, SummaryRows};
 //!
 //! # fn main() -> lloco_core::Result<()> {
-//! # let directory = tempfile::tempdir().map_err(|_| lloco_core::Error::InvalidShard { index: 0, of: 0 })?;
+//! # let directory = tempfile::tempdir().unwrap();
 //! # let path = directory.path().join("library");
 //! let store = LocalStore::open(&path)?;
 //! let encoder = EncoderInfo::new("fingerprint of weights and tokenizer", 4, 2, 3);
