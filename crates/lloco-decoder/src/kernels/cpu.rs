@@ -22,6 +22,7 @@ pub(crate) enum Isa {
 
 impl Isa {
     /// All of them, poorest first.
+    #[cfg(test)]
     pub(crate) const ALL: [Isa; 5] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
 
     /// The richest set that this machine can run.
@@ -30,7 +31,8 @@ impl Isa {
         *BEST.get_or_init(detect)
     }
 
-    /// The sets that this machine can run, poorest first.
+    /// The sets that this machine can run, poorest first; tests run on each.
+    #[cfg(test)]
     pub(crate) fn available() -> impl Iterator<Item = Isa> {
         Isa::ALL.into_iter().filter(|isa| *isa <= Isa::best())
     }
@@ -38,7 +40,7 @@ impl Isa {
     /// Runs `kernel` in code compiled for this set.
     ///
     /// # Panics
-    /// Where the machine lacks it: only [`Isa::best`] and [`Isa::available`] hand out sets.
+    /// Where the machine lacks it: only [`Isa::best`] hands out sets.
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Out {
         assert!(self <= Isa::best(), "{self:?} asked for, this machine has {:?}", Isa::best());

@@ -125,7 +125,8 @@ impl PackedLinear {
         self.0.shape
     }
 
-    /// Memory held, the transposed copy included once it exists.
+    /// Bytes held, the transposed copy included once it exists.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         let own = match &self.0.panels {
             Panels::Bf16(units) => size_of_val(units.as_slice()),
