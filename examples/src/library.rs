@@ -1,0 +1,46 @@
+//! Arguments that open a library.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use lloco_core::{Lloco, LlocoBuilder, ModelSource};
+
+use crate::{EncoderArgs, ModelArgs, Result, interrupt, progress};
+
+/// A store, and the models that read and search it.
+#[derive(Debug, Clone, Args)]
+pub struct LibraryArgs {
+    /// The library's directory
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+
+    /// A directory or org/name of a BERT-family embedder [default: all-MiniLM-L6-v2]
+    #[arg(long, value_name = "DIR|ID")]
+    pub embedder: Option<String>,
+
+    #[command(flatten)]
+    pub model: ModelArgs,
+
+    #[command(flatten)]
+    pub encoder: EncoderArgs,
+}
+
+impl LibraryArgs {
+    /// The library's settings, with progress bars and Ctrl-C. To be called once in a process.
+    ///
+    /// # Errors
+    /// When the device is not available.
+    pub fn builder(&self) -> Result<LlocoBuilder> {
+        let embedder = self.embedder.as_deref().map_or_else(ModelSource::default_embedder, ModelSource::from);
+        let builder = Lloco::builder()
+            .store(&self.store)
+            .model(self.model.source())
+            .embedder(embedder)
+            .encoder(self.encoder.into())
+            .device(self.model.device()?)
+            .weights(self.model.weights)
+            .resolver(progress::resolver())
+            .on_event(progress::observer(interrupt::flag()?));
+        Ok(builder)
+    }
+}

@@ -1,0 +1,72 @@
+//! Progress bars on the standard error stream; none where that is no terminal.
+
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use lloco_core::{Event, Resolver};
+
+const COUNT: &str = "{prefix:>12} {bar:30} {human_pos}/{human_len} {wide_msg} {eta:>4}";
+const BYTES: &str = "{prefix:>12} {bar:30} {bytes}/{total_bytes} {wide_msg} {eta:>4}";
+
+/// Finds models, with a bar for what has to be fetched.
+pub fn resolver() -> Resolver {
+    let bars = Bars::default();
+    Resolver::new().on_progress(move |p| bars.show("fetching", BYTES, p.model, p.done, p.total))
+}
+
+/// Shows what the long verbs do, and stops them once `stop` is set.
+pub fn observer(stop: Arc<AtomicBool>) -> impl Fn(&Event<'_>) -> ControlFlow<()> + Send + Sync + 'static {
+    let bars = Bars::default();
+    move |event| {
+        match *event {
+            Event::Compressed { document, done, total } => bars.show("compressing", COUNT, document, done, Some(total)),
+            Event::Embedded { done, total } => bars.show("embedding", COUNT, "", done as u64, Some(total as u64)),
+            Event::Finetuned { step, of, loss } => {
+                bars.show("finetuning", COUNT, &format!("loss {loss:.3}"), step as u64, Some(of as u64));
+            }
+            _ => {}
+        }
+        match stop.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// A bar for something that is counted in `total` steps.
+pub fn bar(what: &'static str, total: u64) -> ProgressBar {
+    ProgressBar::new(total).with_style(style(COUNT)).with_prefix(what)
+}
+
+/// One bar at a time, which gives way to the next.
+#[derive(Default)]
+struct Bars(Mutex<Option<ProgressBar>>);
+
+impl Bars {
+    fn show(&self, what: &'static str, template: &str, message: &str, done: u64, total: Option<u64>) {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|bar| bar.prefix() != what)
+            && let Some(bar) = current.take()
+        {
+            bar.finish_and_clear();
+        }
+        let bar = current.get_or_insert_with(|| bar(what, 0).with_style(style(template)));
+        bar.set_message(message.to_owned());
+        bar.set_length(total.unwrap_or(done));
+        bar.set_position(done);
+        if total == Some(done) {
+            bar.finish_and_clear();
+            *current = None;
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

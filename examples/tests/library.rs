@@ -1,0 +1,96 @@
+//! `ingest`, `finetune` and `ask`, one after the other on one store.
+#![cfg(feature = "flex")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+
+use common::{json, model_with_tokenizer, repository, run, text};
+use serde_json::{Value, json as value};
+
+const LINE: &str = r#"{"id":"log","text":"Kept by Ilves.","questions":[{"question":"Who kept the log?","answers":["Ilves"]}]}"#;
+
+/// A directory with a model and room for a store.
+struct Library {
+    work: tempfile::TempDir,
+    arguments: Vec<String>,
+}
+
+impl Library {
+    fn new() -> Self {
+        let work = tempfile::tempdir().unwrap();
+        let (store, model) = (work.path().join("store"), model_with_tokenizer(work.path()));
+        let embedder = repository("crates/lloco-retrieval/tests/data/tiny-bert");
+        let given = ["--store", text(&store), "--model", text(&model), "--embedder", text(&embedder)];
+        let arguments = given.iter().chain(&["--segment-length", "56"]).map(ToString::to_string).collect();
+        Self { work, arguments }
+    }
+
+    fn file(&self, name: &str, contents: &str) -> String {
+        let path = self.work.path().join(name);
+        fs::write(&path, contents).unwrap();
+        text(&path).to_owned()
+    }
+
+    fn run(&self, program: &str, more: &[&str]) -> Value {
+        let given: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        json(program, &[&given, more].concat())
+    }
+}
+
+#[test]
+fn files_are_added_learned_and_asked() {
+    let library = Library::new();
+    let log = library.file("log.txt", "The log of the survey was kept by Ilves from the first day to the last.");
+    let pump = library.file("pump [old].txt", "Open the red valve first.");
+    let latin = library.work.path().join("latin.txt");
+    fs::write(&latin, b"caf\xe9").unwrap();
+
+    let add = ["--group", "survey", &log, &pump, text(&latin)];
+    let added = library.run("ingest", &add);
+    assert_eq!((&added["documents"], &added["unchanged"]), (&value!(2), &value!(0)));
+    assert_eq!(added["failed"][0]["path"], value!(latin));
+    let again = library.run("ingest", &add);
+    assert_eq!((&again["documents"], &again["unchanged"], &again["tokens_read"]), (&value!(0), &value!(2), &value!(0)));
+
+    // The questions name the document by its file.
+    let questions = library.file("questions.jsonl", LINE);
+    let learn = ["--group", "survey", "--questions", &questions, "--epochs", "2", "--rank", "2"];
+    let first = library.run("finetune", &learn);
+    assert_eq!((&first["examples"], &first["steps"], &first["version"]), (&value!(1), &value!(2), &value!(1)));
+    assert!(first["last_loss"].as_f64().unwrap() > 0.0);
+    let second = library.run("finetune", &learn);
+    assert_eq!((&second["steps"], &second["version"], &second["last_loss"]), (&value!(0), &value!(1), &Value::Null));
+
+    let ask = ["--group", "survey", "--max-new-tokens", "4", "--top-k", "2", "Who kept the log?"];
+    let answer = library.run("ask", &ask);
+    assert_eq!((&answer["adapter"], answer["sources"].as_array().map(Vec::len)), (&value!(1), Some(2)));
+    let text = library.run("ask", &[&ask[..], &["--text"]].concat());
+    assert_eq!((&text["adapter"], &text["document_tokens"]), (&Value::Null, &text["context_positions"]));
+}
+
+#[test]
+fn shards_of_a_data_set_make_the_whole() {
+    let lines: Vec<String> = (0..12)
+        .map(|n| format!(r#"{{"id":"{n}","text":"Report number {n}.","questions":[]}}"#))
+        .collect();
+    let mut documents = 0;
+    for shard in ["0/2", "1/2"] {
+        let library = Library::new();
+        let data = library.file("data.jsonl", &lines.join("\n"));
+        let added = library.run("ingest", &["--data", &data, "--shard", shard]);
+        documents += added["documents"].as_u64().unwrap();
+    }
+    assert_eq!(documents, 12);
+}
+
+#[test]
+fn people_get_text() {
+    let library = Library::new();
+    let data = library.file("data.jsonl", LINE);
+    let given: Vec<&str> = library.arguments.iter().map(String::as_str).collect();
+    let output = run("ingest", &[&given[..], &["--data", &data]].concat());
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.starts_with("1 documents compressed") && !printed.contains('{'), "{printed}");
+}
