@@ -51,9 +51,11 @@ impl LinearAdapter for AdapterBatch {
         if let [(_, adapter)] = self.runs.as_slice() {
             return adapter.as_ref()?.delta(site, input);
         }
-        let deltas: Vec<Option<Tensor<3>>> = self.runs.iter().map(|(rows, adapter)| {
-            adapter.as_ref()?.delta(site, &input.clone().slice(s![rows.clone(), .., ..]))
-        }).collect();
+        let deltas: Vec<Option<Tensor<3>>> = self
+            .runs
+            .iter()
+            .map(|(rows, adapter)| adapter.as_ref()?.delta(site, &input.clone().slice(s![rows.clone(), .., ..])))
+            .collect();
         let [_, seq, out] = deltas.iter().flatten().next()?.dims();
         let zeros = |rows: &Range<usize>| Tensor::zeros([rows.len(), seq, out], (&input.device(), input.dtype()));
         let parts = self.runs.iter().zip(deltas).map(|((rows, _), delta)| delta.unwrap_or_else(|| zeros(rows)));

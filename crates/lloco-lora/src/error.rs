@@ -128,10 +128,20 @@ pub enum Error {
     NotFinite {
         /// `loss = NaN`, for example.
         what: String,
-        /// The step, from 1.
+        /// The step, from 1; 0 outside a run.
         step: usize,
         /// The names of the batch's examples.
         examples: Vec<String>,
+    },
+    /// A directory holds checkpoints of a run that is further than this one.
+    #[error("{} is at step {found}, this run at step {step}: resume from it or choose another directory", path.display())]
+    CheckpointAhead {
+        /// The newest checkpoint.
+        path: PathBuf,
+        /// Its step.
+        found: usize,
+        /// The step of this run.
+        step: usize,
     },
     /// A checkpoint was written by a run of another configuration, or on other examples.
     #[error("{}: `{field}` was {found}, this run has {expected}; resume with the same settings or start in a new directory", path.display())]

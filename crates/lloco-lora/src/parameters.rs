@@ -5,11 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use lloco_decoder::{DecoderConfig, Site};
 
-use crate::{
-    Adapter, Error, LoraConfig, Result, SiteShape,
-    adapter::Factors,
-    config::SAVED_MODULES,
-};
+use crate::{Adapter, Error, LoraConfig, Result, SiteShape, adapter::Factors, config::SAVED_MODULES};
 
 impl Adapter {
     /// The adapter's tensors by name, as they stand in PEFT files without the prefix `base_model.model.`:
@@ -34,9 +30,8 @@ impl Adapter {
             (site, Factors { a, b, scale: *scale })
         });
         let factors = factors.collect();
-        let saved = self.saved.iter().map(|(module, weight)| {
-            (module.clone(), change(&saved_name(module), weight.clone()))
-        });
+        let saved =
+            self.saved.iter().map(|(module, weight)| (module.clone(), change(&saved_name(module), weight.clone())));
         Self { config: self.config.clone(), factors, saved: saved.collect() }
     }
 
@@ -75,7 +70,8 @@ impl Adapter {
         for (site, shape) in config.sites(model).map_err(|e| e.at(origin))? {
             let SiteShape { rank, scale, input, output } = shape;
             let [a, b] = factor_names(site);
-            factors.insert(site, Factors { a: stock.take(&a, [rank, input])?, b: stock.take(&b, [output, rank])?, scale });
+            factors
+                .insert(site, Factors { a: stock.take(&a, [rank, input])?, b: stock.take(&b, [output, rank])?, scale });
         }
         let mut saved = BTreeMap::new();
         for module in SAVED_MODULES {

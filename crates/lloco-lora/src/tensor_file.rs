@@ -66,7 +66,8 @@ pub(crate) fn write(tensors: &BTreeMap<String, Tensor<2>>, stored: StoredType, p
         StoredType::F32 => Dtype::F32,
         StoredType::F16 => Dtype::F16,
     };
-    let malformed = |e: safetensors::SafeTensorError| Error::Malformed { path: path.to_path_buf(), detail: e.to_string() };
+    let malformed =
+        |e: safetensors::SafeTensorError| Error::Malformed { path: path.to_path_buf(), detail: e.to_string() };
     let views = entries.iter().map(|(name, (shape, bytes))| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)));
     let views = views.collect::<Result<Vec<_>, _>>().map_err(malformed)?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);

@@ -56,7 +56,11 @@ fn parity_four_steps_of_adamw() {
         let mut trainer = trainer(&golden);
         for (step, expected) in golden.cases.finetune.losses.iter().enumerate() {
             let loss = trainer.step().unwrap().loss;
-            assert!((loss - expected).abs() < 1e-4 * expected, "{}: loss {step} is {loss}, not {expected}", golden.name);
+            assert!(
+                (loss - expected).abs() < 1e-4 * expected,
+                "{}: loss {step} is {loss}, not {expected}",
+                golden.name
+            );
         }
         let mut compared = 0;
         for (name, tensor) in trainer.adapter().parameters() {

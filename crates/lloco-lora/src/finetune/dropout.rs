@@ -5,25 +5,26 @@ use lloco_decoder::{LinearAdapter, SavedModule, Site};
 
 use crate::Adapter;
 
-/// An adapter whose input loses a share of its elements, the others scaled up to make good.
+/// An adapter whose input loses a share of its elements, `lora_dropout` of its configuration; the others are scaled up
+/// to make good.
 ///
 /// Which ones is a function of seed and site alone, so that a repeated pass drops the same.
 #[derive(Debug, Clone, Copy)]
 pub struct Dropout<'a> {
     /// The adapter.
     pub adapter: &'a Adapter,
-    /// The share that is dropped; 0 leaves the adapter as it is.
-    pub rate: f64,
     /// Another seed drops others.
     pub seed: u64,
 }
 
 impl LinearAdapter for Dropout<'_> {
     fn delta(&self, site: Site, input: &Tensor<3>) -> Option<Tensor<3>> {
-        if self.rate == 0.0 {
+        if self.adapter.config().lora_dropout == 0.0 {
             return self.adapter.delta(site, input);
         }
-        self.adapter.sites().any(|adapted| adapted == site).then_some(())?;
+        if !self.adapter.factors.contains_key(&site) {
+            return None;
+        }
         let data = TensorData::new(self.mask(site, input.dims().iter().product()), input.dims());
         let mask = Tensor::<3>::from_data(data, &input.device().inner()).cast(input.dtype());
         self.adapter.delta(site, &(input.clone() * mask.autodiff()))
@@ -37,7 +38,7 @@ impl LinearAdapter for Dropout<'_> {
 impl Dropout<'_> {
     /// `len` factors, 0 or `1 / (1 - rate)`, four from each 64-bit word.
     fn mask(&self, site: Site, len: usize) -> Vec<f32> {
-        let dropped = (self.rate * 65536.0).round();
+        let dropped = (self.adapter.config().lora_dropout * 65536.0).round();
         let kept = (65536.0 / (65536.0 - dropped).max(1.0)) as f32;
         let site = (site.layer * 8 + site.projection as usize) as u64;
         let mut state = mix(self.seed ^ mix(site));

@@ -38,9 +38,11 @@ impl Trainer<'_> {
     /// Writes a checkpoint into `dir` and returns its path. A step that is there already is not written again.
     ///
     /// # Errors
-    /// [`Error::Io`] when writing fails; checkpoints that are there stay.
+    /// [`Error::Io`] when writing fails; checkpoints that are there stay. [`Error::CheckpointAhead`] when there are
+    /// some of later steps.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<PathBuf> {
         let dir = dir.as_ref();
+        self.check_not_behind(dir)?;
         let target = dir.join(format!("step-{:08}", self.step));
         if target.exists() {
             return Ok(target);
@@ -122,6 +124,16 @@ impl Trainer<'_> {
     }
 }
 
+impl Trainer<'_> {
+    /// Refuses a directory whose run is further than this one: its checkpoints would be taken for ours.
+    pub(super) fn check_not_behind(&self, dir: &Path) -> Result<()> {
+        match steps(dir)?.pop_last() {
+            Some((found, path)) if found > self.step => Err(Error::CheckpointAhead { path, found, step: self.step }),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The complete checkpoints of a directory by step.
 fn steps(dir: &Path) -> Result<BTreeMap<usize, PathBuf>> {
     let entries = match fs::read_dir(dir) {
@@ -161,9 +173,13 @@ fn digest(examples: &[Example]) -> String {
         number(&mut hash, example.prefix.len());
         for vectors in &example.prefix {
             let own = seen.entry(vectors.values().as_ptr()).or_insert_with(|| {
-                vectors.values().iter().fold(Sha256::new(), |hash, value| hash.chain_update(value.to_le_bytes())).finalize()
+                vectors
+                    .values()
+                    .iter()
+                    .fold(Sha256::new(), |hash, value| hash.chain_update(value.to_le_bytes()))
+                    .finalize()
             });
-            hash.update(&*own);
+            hash.update(*own);
         }
         for ids in [&example.prompt_ids, &example.answer_ids] {
             number(&mut hash, ids.len());

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
-use lloco_decoder::Decoder;
+use lloco_decoder::{Decoder, LinearAdapter};
+use serde::Serialize;
 
 use super::{Dropout, Example, dropout::mix, micro_batch::MicroBatch};
 use crate::{Adapter, Error, Result, tensor_file};
@@ -29,17 +30,16 @@ pub struct BatchGradients {
 /// The loss is the mean over *all* answer tokens of the batch: each pass is weighted by its share of them. So the
 /// result does not depend on `batch_size`, as it would if means of passes were averaged.
 ///
-/// `dropout` is a rate and a seed.
+/// `dropout_seed` switches the dropout of the adapter's configuration on.
 ///
 /// # Errors
-/// [`Error::NotFinite`] when the loss of an example is no number; `step` is only named there.
+/// [`Error::NotFinite`] when the loss of an example is no number.
 pub fn batch_gradients(
     decoder: &Decoder,
     adapter: &Adapter,
     examples: &[&Example],
     batch_size: usize,
-    dropout: (f64, u64),
-    step: usize,
+    dropout_seed: Option<u64>,
 ) -> Result<BatchGradients> {
     let tokens: usize = examples.iter().map(|example| example.answer_ids.len()).sum();
     if tokens == 0 {
@@ -49,15 +49,19 @@ pub fn batch_gradients(
     let weight = 1.0 / tokens as f64;
     let mut total = BatchGradients { loss: 0.0, tokens, gradients: NamedGradients::default() };
     for (index, micro) in MicroBatch::divide(examples, batch_size).into_iter().enumerate() {
-        let seam = Dropout { adapter: &adapter, rate: dropout.0, seed: mix(dropout.1 ^ mix(index as u64)) };
-        let scored = micro.score(decoder, &adapter, &seam, weight, true)?;
+        let dropout = dropout_seed.map(|seed| Dropout { adapter: &adapter, seed: mix(seed ^ mix(index as u64)) });
+        let seam: &dyn LinearAdapter = match &dropout {
+            Some(dropout) => dropout,
+            None => &adapter,
+        };
+        let scored = micro.score(decoder, &adapter, seam, weight, true)?;
         let bad: Vec<String> = micro
             .by_example(&scored.nll)
             .filter(|(_, nll)| nll.iter().any(|nll| !nll.is_finite()))
             .map(|(example, _)| example.name.clone())
             .collect();
         if !bad.is_empty() {
-            return Err(Error::NotFinite { what: "the loss is not a number".into(), step, examples: bad });
+            return Err(Error::NotFinite { what: "the loss is not a number".into(), step: 0, examples: bad });
         }
         total.loss += scored.nll.iter().map(|&nll| f64::from(nll)).sum::<f64>() * weight;
         total.gradients.merge(scored.gradients);
@@ -69,7 +73,7 @@ pub fn batch_gradients(
 }
 
 /// How well answers are predicted.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Evaluation {
     /// Mean of `-ln p` over all answer tokens.
@@ -107,7 +111,11 @@ pub fn evaluate(decoder: &Decoder, adapter: &Adapter, examples: &[Example], batc
     }
     let mut by_example: Vec<(usize, f64)> = order.into_iter().zip(means).collect();
     by_example.sort_by_key(|&(index, _)| index);
-    Ok(Evaluation { nll: sum / tokens as f64, tokens, by_example: by_example.into_iter().map(|(_, nll)| nll).collect() })
+    Ok(Evaluation {
+        nll: sum / tokens as f64,
+        tokens,
+        by_example: by_example.into_iter().map(|(_, nll)| nll).collect(),
+    })
 }
 
 impl NamedGradients {

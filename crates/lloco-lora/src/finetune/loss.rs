@@ -40,7 +40,8 @@ pub fn cross_entropy(
     let tracked = hidden.is_autodiff();
     let [_, width] = hidden.dims();
     let device = decoder.device();
-    let mut scored = Scored { nll: Vec::with_capacity(targets.len()), surrogate: None, gradients: NamedGradients::default() };
+    let mut scored =
+        Scored { nll: Vec::with_capacity(targets.len()), surrogate: None, gradients: NamedGradients::default() };
     let mut slopes = Vec::new();
     let rows = (PIECE / decoder.config().vocab_size.max(1)).max(1);
     for (index, targets) in targets.chunks(rows).enumerate() {

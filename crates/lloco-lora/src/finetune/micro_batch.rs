@@ -48,7 +48,10 @@ impl<'a> MicroBatch<'a> {
         let rows = answers.iter().map(|answer| answer.len()).max().unwrap_or(0);
         let hidden = decoder.forward(input, Pass::new().adapter(seam).padding(&padding).last_rows(rows))?;
         let [batch, rows, width] = hidden.dims();
-        let picks = answers.iter().enumerate().flat_map(|(b, answer)| (rows - answer.len()..rows).map(move |row| b * rows + row));
+        let picks = answers
+            .iter()
+            .enumerate()
+            .flat_map(|(b, answer)| (rows - answer.len()..rows).map(move |row| b * rows + row));
         let picks: Vec<i64> = picks.map(|row| row as i64).collect();
         let count = picks.len();
         let picks = Tensor::<1, Int>::from_data(TensorData::new(picks, [count]), decoder.device());
@@ -57,7 +60,10 @@ impl<'a> MicroBatch<'a> {
     }
 
     /// Loss of each example's tokens, from the flat list that [`score`](Self::score) gives.
-    pub(crate) fn by_example<'s>(&self, nll: &'s [f32]) -> impl Iterator<Item = (&'a Example, &'s [f32])> + use<'_, 's, 'a> {
+    pub(crate) fn by_example<'s>(
+        &self,
+        nll: &'s [f32],
+    ) -> impl Iterator<Item = (&'a Example, &'s [f32])> + use<'_, 's, 'a> {
         let mut rest = nll;
         self.examples.iter().map(move |&example| {
             let (own, others) = rest.split_at(example.answer_ids.len().min(rest.len()));

@@ -1,11 +1,17 @@
 //! The loop: one step after the other, with evaluation and early stopping between.
 
-use std::{ops::ControlFlow, path::{Path, PathBuf}};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::{Device, Tensor};
 use lloco_decoder::Decoder;
+use serde::Serialize;
 
-use super::{AdamW, BatchGradients, Evaluation, Example, TrainConfig, batch_gradients, dropout::mix, evaluate, order::Order};
+use super::{
+    AdamW, BatchGradients, Evaluation, Example, TrainConfig, batch_gradients, dropout::mix, evaluate, order::Order,
+};
 use crate::{Adapter, Error, Result};
 
 /// A finetuning run.
@@ -45,7 +51,7 @@ pub(super) struct Best {
 }
 
 /// What one step did.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct StepReport {
     /// The step, from 1.
@@ -121,9 +127,9 @@ impl<'a> Trainer<'a> {
     /// from the dropout.
     #[must_use]
     pub fn with_adapter(mut self, adapter: Adapter) -> Self {
-        let lora_dropout = self.config.lora.lora_dropout;
-        self.config.lora = adapter.config().clone().with_dropout(lora_dropout);
         self.adapter = adapter.to_device(self.decoder.device());
+        self.adapter.config.lora_dropout = self.config.lora.lora_dropout;
+        self.config.lora = self.adapter.config().clone();
         self
     }
 
@@ -170,9 +176,13 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`Error::NotFinite`] when the loss is no number.
     pub fn gradients(&self) -> Result<BatchGradients> {
-        let batch = self.batch();
-        let dropout = (self.config.lora.lora_dropout, mix(self.config.seed ^ mix(self.step as u64)));
-        batch_gradients(self.decoder, &self.adapter, &batch, self.config.batch_size, dropout, self.step + 1)
+        let dropout_seed = mix(self.config.seed ^ mix(self.step as u64));
+        let found =
+            batch_gradients(self.decoder, &self.adapter, &self.batch(), self.config.batch_size, Some(dropout_seed));
+        found.map_err(|error| match error {
+            Error::NotFinite { what, examples, .. } => Error::NotFinite { what, step: self.step + 1, examples },
+            other => other,
+        })
     }
 
     /// Does the next step.
@@ -217,6 +227,9 @@ impl<'a> Trainer<'a> {
         checkpoints: Option<&Path>,
         observer: &mut dyn FnMut(&Event) -> ControlFlow<()>,
     ) -> Result<Outcome> {
+        if let Some(dir) = checkpoints {
+            self.check_not_behind(dir)?;
+        }
         let mut outcome = self.finished();
         let mut saved = self.step;
         while outcome.is_none() {
@@ -260,7 +273,7 @@ impl<'a> Trainer<'a> {
             0 => self.order().steps_per_epoch(),
             every => every,
         };
-        !self.held_out.is_empty() && (self.step % every == 0 || self.step == self.steps())
+        !self.held_out.is_empty() && (self.step.is_multiple_of(every) || self.step == self.steps())
     }
 
     fn evaluate_held_out(&mut self) -> Result<Evaluation> {
@@ -307,6 +320,10 @@ fn own_weight(decoder: &Decoder, module: &str) -> Result<Tensor<2>> {
             let columns: Tensor<2> = decoder.logits(units).squeeze_dim(0);
             Ok(columns.transpose())
         }
-        other => Err(Error::setting("modules_to_save", other, "the model has no such weight; start from an adapter that holds it")),
+        other => Err(Error::setting(
+            "modules_to_save",
+            other,
+            "the model has no such weight; start from an adapter that holds it",
+        )),
     }
 }

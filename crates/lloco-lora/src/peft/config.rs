@@ -8,15 +8,37 @@ use crate::{Error, LoraConfig, Result, Targets};
 
 /// Fields that [`LoraConfig`] holds.
 const READ: [&str; 10] = [
-    "alpha_pattern", "exclude_modules", "layers_to_transform", "lora_alpha", "lora_dropout", "modules_to_save", "r",
-    "rank_pattern", "target_modules", "use_rslora",
+    "alpha_pattern",
+    "exclude_modules",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_dropout",
+    "modules_to_save",
+    "r",
+    "rank_pattern",
+    "target_modules",
+    "use_rslora",
 ];
 
 /// Fields that say how an adapter was made, or how a program should hold it, and not what it computes.
 const HARMLESS: [&str; 17] = [
-    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config", "inference_mode",
-    "init_lora_weights", "layers_pattern", "loftq_config", "lora_ga_config", "megatron_core", "peft_type", "peft_version",
-    "qalora_group_size", "revision", "runtime_config", "task_type",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "loftq_config",
+    "lora_ga_config",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
 ];
 
 /// Initialisations that leave the base model's weights as they are.
@@ -48,9 +70,8 @@ pub(crate) fn read(path: &Path) -> Result<LoraConfig> {
 }
 
 fn check(fields: &Map<String, Value>) -> Result<()> {
-    let refuse = |field: &str, expected: &str| {
-        Err(Error::setting(field, fields.get(field).unwrap_or(&Value::Null), expected))
-    };
+    let refuse =
+        |field: &str, expected: &str| Err(Error::setting(field, fields.get(field).unwrap_or(&Value::Null), expected));
     let text = |field: &str| fields.get(field).and_then(Value::as_str);
     if text("peft_type") != Some("LORA") {
         return refuse("peft_type", "LORA");

@@ -15,7 +15,10 @@ pub(crate) fn stored(parameter: &str) -> String {
 }
 
 /// Renames a file's tensors to parameter names.
-pub(crate) fn to_parameters(tensors: BTreeMap<String, TensorData>, path: &Path) -> Result<BTreeMap<String, TensorData>> {
+pub(crate) fn to_parameters(
+    tensors: BTreeMap<String, TensorData>,
+    path: &Path,
+) -> Result<BTreeMap<String, TensorData>> {
     let mut parameters = BTreeMap::new();
     for (name, data) in tensors {
         let Some(parameter) = parameter(&name) else {
@@ -38,7 +41,9 @@ fn parameter(name: &str) -> Option<String> {
         [front @ .., "modules_to_save", _, "weight"] | [front @ .., "modules_to_save", "weight"] => {
             front.iter().copied().chain(["weight"]).collect()
         }
-        [front @ .., factor @ ("lora_A" | "lora_B"), _, "weight"] => front.iter().copied().chain([*factor, "weight"]).collect(),
+        [front @ .., factor @ ("lora_A" | "lora_B"), _, "weight"] => {
+            front.iter().copied().chain([*factor, "weight"]).collect()
+        }
         all => all.to_vec(),
     };
     Some(kept.join("."))

@@ -136,8 +136,11 @@ pub(crate) fn examples(count: usize) -> Vec<Example> {
     let ids = |n: usize, seed: usize| (0..n).map(|i| ((i * 31 + seed * 17 + 5) % 96) as u32).collect::<Vec<u32>>();
     let example = |i: usize| {
         let example = Example::new(format!("example {i}"), ids(2 + i % 4, i), ids(1 + i * 3 % 5, i + 50));
-        let rows = [0, 3, 7, 1][i % 4];
-        example.with_prefix(SummaryVectors::from_tensor(noise([rows.max(1), 32], i as u64).slice([0..rows.max(1)])).unwrap())
+        // Of none, three, seven or one summary vectors.
+        match [0, 3, 7, 1][i % 4] {
+            0 => example,
+            n => example.with_prefix(SummaryVectors::from_tensor(noise([n, 32], i as u64)).unwrap()),
+        }
     };
     (0..count).map(example).collect()
 }
