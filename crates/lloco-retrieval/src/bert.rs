@@ -3,8 +3,9 @@
 use crate::Result;
 use crate::batch::Batch;
 use crate::bert_config::{Activation, BertConfig};
+use crate::cpu;
 use crate::weights::Weights;
-use burn::tensor::activation::{gelu, gelu_approximate, relu};
+use burn::tensor::activation::{gelu_approximate, relu};
 use burn::tensor::module::{attention, embedding, layer_norm};
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Int, Tensor, s};
@@ -65,7 +66,7 @@ impl Bert {
     }
 
     /// Last hidden states `[batch, seq_len, hidden]` of a padded batch.
-    pub(crate) fn forward(&self, batch: &Batch) -> Tensor<3> {
+    pub(crate) fn forward(&self, batch: &Batch) -> Result<Tensor<3>> {
         let [rows, length] = batch.shape();
         let ids = Tensor::<2, Int>::from_data(batch.ids(), &self.device);
         let mask = batch.mask().map(|mask| Tensor::<4, Bool>::from_data(mask, &self.device));
@@ -76,9 +77,9 @@ impl Bert {
         let states = (words + positions.unsqueeze()).reshape([rows * length, hidden]);
         let mut states = self.norm.forward(states);
         for block in &self.blocks {
-            states = block.forward(states, [rows, length], &mask);
+            states = block.forward(states, [rows, length], &mask)?;
         }
-        states.reshape([rows, length, hidden])
+        Ok(states.reshape([rows, length, hidden]))
     }
 }
 
@@ -108,17 +109,22 @@ impl Block {
     }
 
     /// `[batch * seq_len, hidden]` -> `[batch * seq_len, hidden]`
-    fn forward(&self, states: Tensor<2>, shape: [usize; 2], mask: &Option<Tensor<4, Bool>>) -> Tensor<2> {
+    fn forward(&self, states: Tensor<2>, shape: [usize; 2], mask: &Option<Tensor<4, Bool>>) -> Result<Tensor<2>> {
         let context = self.attend(&states, shape, mask);
         let attended = self.attention_output.forward(context) + states;
         let attended = self.attention_norm.forward(attended);
         let inner = self.intermediate.forward(attended.clone());
-        let inner = match self.activation {
-            Activation::Gelu => gelu(inner),
-            Activation::GeluTanh => gelu_approximate(inner),
-            Activation::Relu => relu(inner),
-        };
-        self.output_norm.forward(self.output.forward(inner) + attended)
+        let inner = self.activate(inner)?;
+        let output = self.output.forward(inner) + attended;
+        Ok(self.output_norm.forward(output))
+    }
+
+    fn activate(&self, inner: Tensor<2>) -> Result<Tensor<2>> {
+        match self.activation {
+            Activation::Gelu => cpu::gelu(inner),
+            Activation::GeluTanh => Ok(gelu_approximate(inner)),
+            Activation::Relu => Ok(relu(inner)),
+        }
     }
 
     fn attend(&self, states: &Tensor<2>, [rows, length]: [usize; 2], mask: &Option<Tensor<4, Bool>>) -> Tensor<2> {

@@ -154,7 +154,7 @@ impl Embedder {
 
     /// Pooled vectors `[batch, hidden]` of one batch, in the batch's order.
     fn embed_batch(&self, batch: &Batch) -> Result<Embeddings> {
-        let states = self.bert.forward(batch);
+        let states = self.bert.forward(batch)?;
         let pooled = match self.config.pooling {
             Pooling::Cls => states.slice(s![.., 0..1, ..]),
             Pooling::Mean => Tensor::<3>::from_data(batch.mean_weights(), &self.device).matmul(states),

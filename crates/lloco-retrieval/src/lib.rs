@@ -3,6 +3,7 @@ mod batch;
 mod bert;
 mod bert_config;
 mod config;
+mod cpu;
 mod dense;
 mod embedder;
 mod embeddings;

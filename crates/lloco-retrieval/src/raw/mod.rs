@@ -3,4 +3,5 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod dot;
+pub(crate) mod gelu;
 pub(crate) mod map;
