@@ -48,8 +48,6 @@ fn ask(args: Args) -> Result {
         false => lloco.ask_stream(&args.question, &options)?,
     };
     let answer = answer::show(stream, args.output)?;
-    answer::show_sources(&answer, args.output)?;
-    args.output.line(format_args!("  {}", answer::cost(&answer)))?;
     args.output.report(&answer::json(&answer))?;
     Ok(())
 }

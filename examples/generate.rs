@@ -37,7 +37,8 @@ struct Args {
 
 fn generate(args: Args) -> Result {
     let (checkpoint, decoder) = args.model.load()?;
-    let adapter = args.adapter.as_ref().map(|dir| Adapter::load(dir, decoder.config(), decoder.device())).transpose()?;
+    let adapter =
+        args.adapter.as_ref().map(|dir| Adapter::load(dir, decoder.config(), decoder.device())).transpose()?;
     let tokenizer = args.prompt.tokenizer(&checkpoint)?;
     let mut prompt = Prompt::new();
     if let Some(path) = &args.summary {

@@ -3,11 +3,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use lloco_core::{
-    Training, dataset,
-    store::{NewDocument, Shard},
-};
-use lloco_examples::{LibraryArgs, Output, Result, memory::peak_rss_bytes};
+use lloco_core::{Training, dataset, store::Shard};
+use lloco_examples::{LibraryArgs, Output, Result, library, memory::peak_rss_bytes};
 use serde_json::json;
 
 /// Add documents to a library: split, embed, compress, store
@@ -39,11 +36,7 @@ struct Args {
 fn ingest(args: Args) -> Result {
     let lloco = args.library.builder()?.shard(args.shard).build()?;
     let added = match &args.data {
-        Some(path) => {
-            let documents = dataset::read(path)?;
-            let document = |d| NewDocument::new(&d.id, &d.text).group(&args.group).title(&d.title);
-            lloco.add(&documents.iter().map(document).collect::<Vec<_>>())?
-        }
+        Some(path) => lloco.add(&library::documents(&dataset::read(path)?, &args.group))?,
         None => lloco.add_all_files(&args.group, &args.files)?,
     };
     for (path, error) in &added.failed {
@@ -78,7 +71,8 @@ fn ingest(args: Args) -> Result {
 
 fn shard(text: &str) -> std::result::Result<Shard, String> {
     let parse = |number: &str| number.trim().parse::<u32>().ok();
-    let (index, of) = text.split_once('/').and_then(|(i, n)| parse(i).zip(parse(n))).ok_or("expected I/N, such as 0/4")?;
+    let (index, of) =
+        text.split_once('/').and_then(|(i, n)| parse(i).zip(parse(n))).ok_or("expected I/N, such as 0/4")?;
     Shard::new(index, of).map_err(|error| error.to_string())
 }
 

@@ -1,11 +1,18 @@
 //! The whole path, once: fetch a small model, compress documents, finetune an adapter for each group, ask.
 
-use std::{path::Path, path::PathBuf, process::ExitCode, slice, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
 use clap::Parser;
-use lloco_core::{AskOptions, FinetuneConfig, Lloco, LoraConfig, TrainConfig, Training, dataset, store::NewDocument};
-use lloco_examples::{Output, Result, answer, interrupt, progress};
-use serde_json::json;
+use lloco_core::{
+    AskOptions, FinetuneConfig, Lloco, TrainConfig, Training,
+    dataset::{self, QaDocument},
+};
+use lloco_examples::{Output, Result, answer, interrupt, library, progress};
+use serde_json::{Value, json};
 
 /// Fetch a small model, compress documents, finetune an adapter for each group, ask
 #[derive(Parser)]
@@ -23,49 +30,62 @@ struct Args {
 }
 
 fn quickstart(args: Args) -> Result {
-    let Args { store, question, output: out } = args;
+    let Args { store, question, output } = args;
     let start = Instant::now();
     let lloco = Lloco::builder()
         .store(&store)
         .resolver(progress::resolver())
         .on_event(progress::observer(interrupt::flag()?))
         .build()?;
-    out.line(format_args!("{:.1} s to open the library {} and its models", start.elapsed().as_secs_f64(), store.display()))?;
+    let opening = start.elapsed().as_secs_f64();
+    output.line(format_args!("library {}, opened with its models in {opening:.1} s", store.display()))?;
 
-    // Three documents with questions beside this file, and a long one from a seeded generator.
-    let questions = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/questions.jsonl");
-    let (examples, archive) = (dataset::read(&questions)?, dataset::archive(1, 100));
-    let mut groups = Vec::new();
-    for (group, documents, epochs) in [("examples", examples.as_slice(), 12), ("archive", slice::from_ref(&archive), 2)] {
-        let document = |d| NewDocument::new(&d.id, &d.text).group(group).title(&d.title);
-        let added = lloco.add(&documents.iter().map(document).collect::<Vec<_>>())?;
-        out.line(format_args!(
-            "group {group}: {} documents compressed ({} were already): {} tokens to {} summary vectors in {:.1} s",
-            added.documents, added.unchanged, added.tokens, added.summary_vectors, added.compressing.as_secs_f64()
-        ))?;
-
-        let training = TrainConfig::default().with_epochs(epochs).with_learning_rate(1e-3).with_lora(LoraConfig::default());
-        let tuned = lloco.finetune_on(group, documents, &FinetuneConfig::new(&questions).with_training(training))?;
-        let (first, last) = tuned.losses.unwrap_or_default();
-        out.line(format_args!(
-            "group {group}: adapter {}, {} steps on {} questions, loss {first:.2} to {last:.2}, in {:.1} s",
-            tuned.version, tuned.steps, tuned.examples, tuned.time.as_secs_f64()
-        ))?;
-        groups.push(json!({"group": group, "tokens": added.tokens}));
-    }
-    if lloco.training() == Training::Untrained {
-        out.line("untrained")?;
+    // Three documents beside this file, and a long one from a seeded generator; all come with questions.
+    let examples = dataset::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/questions.jsonl"))?;
+    let archive = [dataset::archive(1, 100)];
+    let groups = [learn(&lloco, "examples", &examples, 12, output)?, learn(&lloco, "archive", &archive, 2, output)?];
+    let trained = lloco.training() == Training::Trained;
+    if !trained {
+        output.line(
+            "\nThe compressor of this model is untrained: what an adapter answers comes from its training questions, \
+             not from the summaries.",
+        )?;
     }
 
-    out.line(format_args!("\n{question}\n\nFrom summary vectors:"))?;
-    let compressed = answer::show(lloco.ask_stream(&question, &AskOptions::default())?, out)?;
-    out.line(answer::cost(&compressed))?;
-    answer::show_sources(&compressed, out)?;
-    out.line("\nFrom the text itself, same model, no adapter:")?;
-    let text = answer::show(lloco.ask_text(&question, &AskOptions::default())?, out)?;
-    out.line(answer::cost(&text))?;
-    out.report(&json!({"question": question, "groups": groups, "answer": answer::json(&compressed), "text": answer::json(&text)}))?;
+    let options = AskOptions::default();
+    output.line(format_args!("\nquestion: {question}\n\nanswer from summary vectors, with the group's adapter:"))?;
+    let compressed = answer::show(lloco.ask_stream(&question, &options)?, output)?;
+    output.line("\nanswer of the same model from the text itself:")?;
+    let text = answer::show(lloco.ask_text(&question, &options)?, output)?;
+    output.report(&json!({
+        "question": question, "opening_seconds": opening, "groups": groups, "trained_compressor": trained,
+        "answer": answer::json(&compressed), "answer_from_text": answer::json(&text),
+    }))?;
     Ok(())
+}
+
+/// Adds documents to a group and trains its adapter on their questions; what is done already is not done again.
+fn learn(lloco: &Lloco, group: &str, documents: &[QaDocument], epochs: usize, output: Output) -> Result<Value> {
+    let added = lloco.add(&library::documents(documents, group))?;
+    let compressing = added.compressing.as_secs_f64();
+    output.line(format_args!(
+        "group {group}: {} documents compressed in {compressing:.1} s, {} tokens to {} summary vectors; {} were there already",
+        added.documents, added.tokens, added.summary_vectors, added.unchanged
+    ))?;
+
+    let training = TrainConfig::default().with_epochs(epochs).with_learning_rate(1e-3);
+    let config = FinetuneConfig::new("questions.jsonl").with_training(training);
+    let tuned = lloco.finetune_on(group, documents, &config)?;
+    let (finetuning, (first, last)) = (tuned.time.as_secs_f64(), tuned.losses.unwrap_or_default());
+    output.line(format_args!(
+        "group {group}: adapter finetuned on {} questions in {finetuning:.1} s, {} steps, loss {first:.2} to {last:.2}",
+        tuned.examples, tuned.steps
+    ))?;
+    Ok(json!({
+        "group": group, "documents": added.documents, "tokens": added.tokens, "summary_vectors": added.summary_vectors,
+        "compressing_seconds": compressing, "questions": tuned.examples, "steps": tuned.steps,
+        "finetuning_seconds": finetuning, "first_loss": first, "last_loss": last,
+    }))
 }
 
 fn main() -> ExitCode {

@@ -1,52 +1,40 @@
 //! An answer, its sources and its cost, as text and as JSON.
 
-use std::io;
-
 use lloco_core::{Answer, AnswerStream};
 use serde_json::{Value, json};
 
 use crate::{Output, Result, memory::peak_rss_bytes};
 
-/// Shows an answer while it is generated.
+/// Shows an answer while it is generated, then what it rests on and what it cost.
 ///
 /// # Errors
-/// When the model fails or the stream is closed.
+/// When the model fails or the standard output stream is closed.
 pub fn show(mut stream: AnswerStream<'_>, output: Output) -> Result<Answer> {
+    output.text("  ")?;
     for piece in stream.by_ref() {
         output.text(piece?)?;
     }
+    let answer = stream.finish()?;
     output.line("")?;
-    Ok(stream.finish()?)
-}
-
-/// Shows what an answer rests on.
-///
-/// # Errors
-/// When the stream is closed.
-pub fn show_sources(answer: &Answer, output: Output) -> io::Result<()> {
     for source in &answer.sources {
-        let passage: String = source.passage.split_whitespace().collect::<Vec<_>>().join(" ");
-        let start: String = passage.chars().take(90).collect();
-        let (from, to) = (source.range.start, source.range.end);
-        output.line(format_args!(
-            "  source: {} (group {}), score {:.2}, bytes {from}..{to}: {start}…",
-            source.document, source.group, source.score
-        ))?;
+        output.line(format_args!("  source: {} {:?}, score {:.2}", source.document, source.range, source.score))?;
+        output.line(format_args!("          “{}…”", beginning(&source.passage)))?;
     }
-    Ok(())
-}
-
-/// What an answer read and how long it took, in a line.
-pub fn cost(answer: &Answer) -> String {
     let (usage, timings) = (answer.usage, answer.timings);
-    format!(
-        "{} tokens read as {} positions ({:.1} times fewer), answered in {:.2} s ({:.2} s until the first word)",
+    output.line(format_args!(
+        "  {} tokens of text read as {} positions, {:.1} to 1; {:.2} s until the first token, {:.2} s in all",
         usage.document_tokens,
         usage.context_positions,
         usage.ratio(),
-        timings.total().as_secs_f64(),
         (timings.total() - timings.decode).as_secs_f64(),
-    )
+        timings.total().as_secs_f64(),
+    ))?;
+    Ok(answer)
+}
+
+/// The first words of a passage, on one line.
+fn beginning(passage: &str) -> String {
+    passage.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(80).collect()
 }
 
 /// All of it, for machines.

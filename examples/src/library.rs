@@ -1,9 +1,9 @@
-//! Arguments that open a library.
+//! Arguments that open a library, and documents to put into one.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use lloco_core::{Lloco, LlocoBuilder, ModelSource};
+use lloco_core::{Lloco, LlocoBuilder, ModelSource, dataset::QaDocument, store::NewDocument};
 
 use crate::{EncoderArgs, ModelArgs, Result, interrupt, progress};
 
@@ -18,9 +18,11 @@ pub struct LibraryArgs {
     #[arg(long, value_name = "DIR|ID")]
     pub embedder: Option<String>,
 
+    /// `--model`, `--device`, `--weights`
     #[command(flatten)]
     pub model: ModelArgs,
 
+    /// Lengths of segments and summaries
     #[command(flatten)]
     pub encoder: EncoderArgs,
 }
@@ -43,4 +45,11 @@ impl LibraryArgs {
             .on_event(progress::observer(interrupt::flag()?));
         Ok(builder)
     }
+}
+
+/// A data set's documents as a library takes them.
+pub fn documents<'a>(data: &'a [QaDocument], group: &'a str) -> Vec<NewDocument<'a>> {
+    data.iter()
+        .map(|document| NewDocument::new(&document.id, &document.text).group(group).title(&document.title))
+        .collect()
 }

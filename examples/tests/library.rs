@@ -9,7 +9,8 @@ use std::fs;
 use common::{json, model_with_tokenizer, repository, run, text};
 use serde_json::{Value, json as value};
 
-const LINE: &str = r#"{"id":"log","text":"Kept by Ilves.","questions":[{"question":"Who kept the log?","answers":["Ilves"]}]}"#;
+const LINE: &str =
+    r#"{"id":"log","text":"Kept by Ilves.","questions":[{"question":"Who kept the log?","answers":["Ilves"]}]}"#;
 
 /// A directory with a model and room for a store.
 struct Library {
@@ -72,9 +73,8 @@ fn files_are_added_learned_and_asked() {
 
 #[test]
 fn shards_of_a_data_set_make_the_whole() {
-    let lines: Vec<String> = (0..12)
-        .map(|n| format!(r#"{{"id":"{n}","text":"Report number {n}.","questions":[]}}"#))
-        .collect();
+    let lines: Vec<String> =
+        (0..12).map(|n| format!(r#"{{"id":"{n}","text":"Report number {n}.","questions":[]}}"#)).collect();
     let mut documents = 0;
     for shard in ["0/2", "1/2"] {
         let library = Library::new();

@@ -41,7 +41,7 @@ impl Golden {
         let (cases, out) = (self.folder.join("cases.json"), self.work.path().join("summary.safetensors"));
         let given = ["--model", text(&self.folder), "--token-ids", text(&cases), "--out", text(&out)];
         let lengths = ["--segment-length", &segment, "--summary-length", &summary, "--weights", "f32"];
-        (json("compress", &[&given, &lengths, more].concat()), out)
+        (json("compress", &[given.as_slice(), &lengths, more].concat()), out)
     }
 
     /// Twelve greedy tokens behind the prompt.
@@ -49,7 +49,7 @@ impl Golden {
         let ids = self.work.path().join("prompt.json");
         fs::write(&ids, self.cases["prompt_ids"].to_string()).unwrap();
         let given = ["--model", text(&self.folder), "--token-ids", text(&ids), "--max-new-tokens", "12"];
-        json("generate", &[&given, &["--weights", "f32"], more].concat())
+        json("generate", &[given.as_slice(), &["--weights", "f32"], more].concat())
     }
 }
 
@@ -73,7 +73,10 @@ fn parity_of_compress() {
             assert!(worst < 1e-4, "{} {name}: differs by {worst:e}", golden.folder.display());
 
             let tokens = golden.cases["document_ids"].as_array().unwrap().len();
-            assert_eq!((report["tokens"].as_u64(), report["summary_vectors"].as_u64()), (Some(tokens as u64), Some(shape[0] as u64)));
+            assert_eq!(
+                (report["tokens"].as_u64(), report["summary_vectors"].as_u64()),
+                (Some(tokens as u64), Some(shape[0] as u64))
+            );
             assert_eq!(report["ratio"], value!(tokens as f64 / shape[0] as f64));
             assert!(report["tokens_per_second"].as_f64().unwrap() > 0.0);
         }

@@ -38,7 +38,9 @@ fn main() -> Result<()> {
 }
 
 fn tables() -> Result<()> {
-    println!("| document tokens | compress, tokens/s | summary vectors | peak memory | read as text, tokens/s | decode behind it, tokens/s | peak memory |");
+    println!(
+        "| document tokens | compress, tokens/s | summary vectors | peak memory | read as text, tokens/s | decode behind it, tokens/s | peak memory |"
+    );
     println!("|---|---|---|---|---|---|---|");
     for tokens in LENGTHS {
         let compress = child("compress", tokens)?;
@@ -57,7 +59,9 @@ fn tables() -> Result<()> {
         println!("{row} {prefill} | {decode} | {} |", megabytes(&text));
     }
     println!();
-    println!("| document tokens | answer from summaries, s | positions | answer from the text, s | positions | ratio |");
+    println!(
+        "| document tokens | answer from summaries, s | positions | answer from the text, s | positions | ratio |"
+    );
     println!("|---|---|---|---|---|---|");
     for tokens in ANSWERED {
         let answer = child("answer", tokens)?;
@@ -146,7 +150,7 @@ impl Case {
     fn generate(&self, prompt: &Prompt) -> Result<(f64, f64, usize)> {
         let mut config = GenerateConfig::greedy(ANSWER);
         config.stop_at_end = false;
-        let mut generation = self.encoder.decoder().generate(prompt, &config, &NoAdapter)?;
+        let mut generation = self.encoder.decoder().generate(prompt, &config, NoAdapter)?;
         let prefill = generation.prefill_time().as_secs_f64();
         generation.next().transpose()?;
         let start = Instant::now();

@@ -248,7 +248,8 @@ impl Lloco {
         mut answer: Answer,
     ) -> Result<AnswerStream<'_>> {
         let decoder = self.encoder.decoder();
-        let (positions, window) = (prompt.positions() + options.generation.max_new_tokens, decoder.config().max_position_embeddings);
+        let (positions, window) =
+            (prompt.positions() + options.generation.max_new_tokens, decoder.config().max_position_embeddings);
         if positions > window {
             return Err(Error::PromptTooLong { positions, window });
         }

@@ -37,7 +37,9 @@ pub enum Event<'a> {
 
 /// Called after each step; `Break` stops the verb there, with everything done so far kept.
 #[derive(Clone)]
-pub(crate) struct Observer(Arc<dyn Fn(&Event<'_>) -> ControlFlow<()> + Send + Sync>);
+pub(crate) struct Observer(Arc<Callback>);
+
+type Callback = dyn Fn(&Event<'_>) -> ControlFlow<()> + Send + Sync;
 
 impl Observer {
     pub(crate) fn new(observer: impl Fn(&Event<'_>) -> ControlFlow<()> + Send + Sync + 'static) -> Self {

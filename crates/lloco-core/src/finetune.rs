@@ -84,7 +84,13 @@ impl Lloco {
         if let Some(version) = self.trained_for(group, &purpose)? {
             let (steps, losses, positions) = (0, None, 0);
             return Ok(Finetuned {
-                group: group.into(), version, examples: examples.len(), steps, losses, positions, time: start.elapsed(),
+                group: group.into(),
+                version,
+                examples: examples.len(),
+                steps,
+                losses,
+                positions,
+                time: start.elapsed(),
             });
         }
         let count = examples.len();
@@ -110,7 +116,9 @@ impl Lloco {
             let path = path.to_path_buf();
             move |error| Error::io(action, &path, error)
         };
-        let draft = tempfile::tempdir_in(self.store.path()).map_err(io("write into", self.store.path()))?;
+        let room = self.store.path().join("tmp");
+        fs::create_dir_all(&room).map_err(io("create", &room))?;
+        let draft = tempfile::tempdir_in(&room).map_err(io("write into", &room))?;
         let directory = draft.path().join("adapter");
         trainer.adapter().save(&directory, StoredType::F16)?;
         let label = directory.join(PURPOSE);
@@ -125,7 +133,12 @@ impl Lloco {
     }
 
     /// The examples of a data set, and a digest of all that the resulting adapter depends on.
-    fn examples(&self, group: &str, documents: &[QaDocument], config: &FinetuneConfig) -> Result<(Vec<Example>, String)> {
+    fn examples(
+        &self,
+        group: &str,
+        documents: &[QaDocument],
+        config: &FinetuneConfig,
+    ) -> Result<(Vec<Example>, String)> {
         let mut purpose = Hasher::labelled("lloco finetune 1");
         purpose.field(self.info.id().bytes());
         purpose.field(&serde_json::to_vec(&config.training).unwrap_or_default());

@@ -65,8 +65,7 @@ impl Search {
         let texts: HashMap<u64, Digest> =
             store.documents(None)?.into_iter().map(|document| (stem(&document.text), document.text)).collect();
         let present: HashSet<u64> = self.index.keys().map(|key| key >> PASSAGE_BITS).collect();
-        let gone: Vec<u64> =
-            self.index.keys().filter(|key| !texts.contains_key(&(key >> PASSAGE_BITS))).collect();
+        let gone: Vec<u64> = self.index.keys().filter(|key| !texts.contains_key(&(key >> PASSAGE_BITS))).collect();
         let missing: Vec<(&u64, &Digest)> = texts.iter().filter(|(stem, _)| !present.contains(stem)).collect();
         if gone.is_empty() && missing.is_empty() {
             return Ok(0);

@@ -25,15 +25,7 @@ pub enum Projection {
 
 impl Projection {
     /// All projections, in the order in which a layer applies them.
-    pub const ALL: [Self; 7] = [
-        Self::Query,
-        Self::Key,
-        Self::Value,
-        Self::Output,
-        Self::Gate,
-        Self::Up,
-        Self::Down,
-    ];
+    pub const ALL: [Self; 7] = [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
 
     /// The name in checkpoints and in PEFT's `target_modules`, for example `q_proj`.
     pub const fn name(self) -> &'static str {

@@ -3,7 +3,8 @@
 use burn::tensor::{Device, Tensor, s};
 
 use crate::{
-    Checkpoint, DecoderConfig, LinearAdapter, Projection, Result, Site, WeightType, cache::LayerCache, linear::Linear, ops,
+    Checkpoint, DecoderConfig, LinearAdapter, Projection, Result, Site, WeightType, cache::LayerCache, linear::Linear,
+    ops,
 };
 
 /// The self-attention of one layer.

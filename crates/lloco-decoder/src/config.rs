@@ -95,23 +95,24 @@ pub enum RopeScaling {
 const MODEL_TYPES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
 /// Fields that do not change what the model computes at inference, or that [`Raw`] reads.
+#[rustfmt::skip]
 const HARMLESS: &[&str] = &[
-    "accumulate_summary", "architectures", "attention_bias", "attention_dropout", "auto_map",
-    "bad_words_ids", "begin_suppress_tokens", "bos_token_id", "chunk_size_feed_forward", 
-    "decoder_start_token_id", "diversity_penalty", "do_sample", "dtype", "early_stopping", "encoder_no_repeat_ngram_size",
-    "eos_token_id", "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id",
-    "head_dim", "hidden_act", "hidden_size", "id2label", "initializer_range", "intermediate_size", "is_decoder",
-    "is_llama_config", "label2id", "layer_types", "length_penalty", "max_length",
-    "max_position_embeddings", "max_sequence_length", "max_window_layers", "min_length", "mlp_bias", "model_type",
-    "name", "no_repeat_ngram_size", "num_attention_heads", "num_beam_groups", "num_beams", "num_hidden_layers",
+    "accumulate_summary", "architectures", "attention_bias", "attention_dropout", "auto_map", "bad_words_ids",
+    "begin_suppress_tokens", "bos_token_id", "chunk_size_feed_forward", "decoder_start_token_id", "diversity_penalty",
+    "do_sample", "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "eos_token_id",
+    "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "head_dim",
+    "hidden_act", "hidden_size", "id2label", "initializer_range", "intermediate_size", "is_decoder",
+    "is_llama_config", "label2id", "layer_types", "length_penalty", "max_length", "max_position_embeddings",
+    "max_sequence_length", "max_window_layers", "min_length", "mlp_bias", "model_type", "name",
+    "no_repeat_ngram_size", "num_attention_heads", "num_beam_groups", "num_beams", "num_hidden_layers",
     "num_key_value_heads", "num_return_sequences", "output_attentions", "output_hidden_states", "output_scores",
     "pad_token_id", "prefix", "pretraining_tp", "problem_type", "randomize_substeps", "remove_invalid_values",
-    "repetition_penalty", "return_dict", "return_dict_in_generate", "rms_norm_eps", "rope_parameters",
-    "rope_scaling", "rope_theta", "segment_lengths", "segments_per_substep", "sep_token_id", "sliding_window",
-    "summary_length", "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss", 
-    "tie_word_embeddings", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "training_substeps",
-    "transformers.js_config", "transformers_version", "typical_p", "unk_token_id", "use_bfloat16", "use_cache",
-    "use_sliding_window", "vocab_size",
+    "repetition_penalty", "return_dict", "return_dict_in_generate", "rms_norm_eps", "rope_parameters", "rope_scaling",
+    "rope_theta", "segment_lengths", "segments_per_substep", "sep_token_id", "sliding_window", "summary_length",
+    "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss", "tie_word_embeddings",
+    "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "training_substeps", "transformers.js_config",
+    "transformers_version", "typical_p", "unk_token_id", "use_bfloat16", "use_cache", "use_sliding_window",
+    "vocab_size",
 ];
 
 /// `config.json` as it stands.
@@ -221,7 +222,8 @@ impl DecoderConfig {
     /// The fields that decide what the model computes, in a fixed spelling, for fingerprints.
     pub(crate) fn canonical(&self) -> String {
         let Self { vocab_size, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, .. } = self;
-        let Self { num_key_value_heads, head_dim, rms_norm_eps, rope_theta, rope_scaling, tie_word_embeddings, .. } = self;
+        let Self { num_key_value_heads, head_dim, rms_norm_eps, rope_theta, rope_scaling, tie_word_embeddings, .. } =
+            self;
         let Self { qkv_bias, output_bias, mlp_bias, qk_norm, .. } = self;
         format!(
             "{vocab_size} {hidden_size} {intermediate_size} {num_hidden_layers} {num_attention_heads} {num_key_value_heads} \
@@ -250,7 +252,12 @@ impl Checker<'_> {
     }
 
     fn refuse(&self, field: &str, value: &Value, supported: &str) -> Error {
-        Error::Unsupported { path: self.path(), field: field.into(), value: value.to_string(), supported: supported.into() }
+        Error::Unsupported {
+            path: self.path(),
+            field: field.into(),
+            value: value.to_string(),
+            supported: supported.into(),
+        }
     }
 
     fn invalid(&self, field: &str, detail: impl Into<String>) -> Error {
@@ -333,12 +340,14 @@ impl Checker<'_> {
                 return Err(self.invalid(field, format!("= {size} makes no sense")));
             }
         }
-        if config.head_dim % 2 != 0 {
+        if !config.head_dim.is_multiple_of(2) {
             return Err(self.invalid("head_dim", format!("= {} must be even", config.head_dim)));
         }
-        if config.num_attention_heads % config.num_key_value_heads != 0 {
+        if !config.num_attention_heads.is_multiple_of(config.num_key_value_heads) {
             let (heads, kv) = (config.num_attention_heads, config.num_key_value_heads);
-            return Err(self.invalid("num_key_value_heads", format!("= {kv} does not divide num_attention_heads = {heads}")));
+            return Err(
+                self.invalid("num_key_value_heads", format!("= {kv} does not divide num_attention_heads = {heads}"))
+            );
         }
         for (field, value) in [("rms_norm_eps", config.rms_norm_eps), ("rope_theta", config.rope_theta)] {
             if !(value.is_finite() && value > 0.0) {

@@ -9,11 +9,7 @@ use burn::{
 use crate::kernels;
 use crate::{
     Checkpoint, DecoderConfig, Error, KvCache, LinearAdapter, NoAdapter, Part, Prompt, Result, SavedModule, WeightType,
-    attention::Context,
-    layer::Layer,
-    linear::Linear,
-    ops,
-    rope::RopeTables,
+    attention::Context, layer::Layer, linear::Linear, ops, rope::RopeTables,
 };
 
 /// A LLaMA-family language model. Its weights never change; adapters do the learning.
@@ -104,7 +100,8 @@ impl Decoder {
             _ => FloatDType::F32,
         };
         let embed_tokens = Tensor::<2>::from_data(embeddings, device).cast(stored);
-        let layers = (0..config.num_hidden_layers).map(|layer| Layer::load(checkpoint, &config, layer, weights, device));
+        let layers =
+            (0..config.num_hidden_layers).map(|layer| Layer::load(checkpoint, &config, layer, weights, device));
         let decoder = Self {
             dtype: if on_cpu(device) { FloatDType::F32 } else { stored },
             embed_tokens,

@@ -218,7 +218,8 @@ impl Iterator for Generation<'_> {
 /// Logits `[batch, 1, vocab]` on the host, one vector a sequence; never empty.
 fn read_scores(logits: Tensor<3>) -> Result<Vec<Vec<f32>>> {
     let [_, _, vocab] = logits.dims();
-    let failed = |e: String| Error::Mismatch { what: "reading scores from the device", expected: "f32 values".into(), found: e };
+    let failed =
+        |e: String| Error::Mismatch { what: "reading scores from the device", expected: "f32 values".into(), found: e };
     let data = logits.try_into_data().map_err(|e| failed(format!("{e:?}")))?;
     let values = data.as_slice::<f32>().map_err(|e| failed(format!("{e:?}")))?;
     Ok(values.chunks_exact(vocab).map(<[f32]>::to_vec).collect())

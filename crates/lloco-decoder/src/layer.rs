@@ -73,9 +73,8 @@ impl Layer {
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>, context: &Context) -> Tensor<3> {
-        let project = |linear: &Linear, projection, x| {
-            linear.adapted(x, Site { layer: self.layer, projection }, context.adapter)
-        };
+        let project =
+            |linear: &Linear, projection, x| linear.adapted(x, Site { layer: self.layer, projection }, context.adapter);
         let gate = project(&self.gate, Projection::Gate, x.clone());
         let up = project(&self.up, Projection::Up, x);
         project(&self.down, Projection::Down, ops::swiglu(gate, up))

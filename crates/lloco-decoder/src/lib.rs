@@ -14,7 +14,7 @@
 //! let decoder = Decoder::load(&checkpoint, WeightType::Auto, &Device::default())?;
 //!
 //! let prompt = Prompt::new().text(&tokenizer.encode("The capital of France is")?);
-//! for token in decoder.generate(&prompt, &GenerateConfig::greedy(16), &NoAdapter)? {
+//! for token in decoder.generate(&prompt, &GenerateConfig::greedy(16), NoAdapter)? {
 //!     let _id: u32 = token?;
 //! }
 //! # Ok(())

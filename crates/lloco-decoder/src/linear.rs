@@ -2,12 +2,12 @@
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
+#[cfg(feature = "flex")]
+use crate::kernels::{self, PackedLinear};
 use crate::{
     Checkpoint, LinearAdapter, Result, Site, WeightType,
     ops::{self, like},
 };
-#[cfg(feature = "flex")]
-use crate::kernels::{self, PackedLinear};
 
 /// `y = x W^T + b`, with `W` `[out, in]` as in the checkpoint.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub(crate) struct Linear {
 
 /// Where the numbers of a weight are.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a model has one a projection")]
 enum Weight {
     /// A plain tensor `[out, in]` on any device.
     Dense(Tensor<2>),

@@ -6,8 +6,8 @@
 //! Weights are frozen: they live without autodiff and are lifted ([`like`]) beside a tracked input.
 
 use burn::tensor::{
-    Bool, FloatDType, Int, Tensor, TensorData, activation, module::attention as burn_attention, ops::AttentionModuleOptions,
-    s,
+    Bool, FloatDType, Int, Tensor, TensorData, activation, module::attention as burn_attention,
+    ops::AttentionModuleOptions, s,
 };
 
 #[cfg(feature = "flex")]

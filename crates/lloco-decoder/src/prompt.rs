@@ -16,6 +16,7 @@ pub struct Prompt {
 
 /// One part of a [`Prompt`].
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a prompt has a handful of parts")]
 pub enum Part {
     /// Token ids.
     Text(Vec<u32>),
@@ -55,10 +56,13 @@ impl Prompt {
 
     /// The ids of all text parts, in order.
     pub fn token_ids(&self) -> impl Iterator<Item = u32> + '_ {
-        self.parts.iter().flat_map(|part| match part {
-            Part::Text(ids) => ids.as_slice(),
-            Part::Embeddings(_) => &[],
-        }).copied()
+        self.parts
+            .iter()
+            .flat_map(|part| match part {
+                Part::Text(ids) => ids.as_slice(),
+                Part::Embeddings(_) => &[],
+            })
+            .copied()
     }
 }
 

@@ -38,7 +38,8 @@ impl RopeTables {
 fn build(frequencies: &[f32], positions: usize, device: &Device) -> (usize, Tensor<2>, Tensor<2>) {
     // Angles are rounded to f32 before cosine and sine, as in the reference implementation.
     let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
-    let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (f64::from(a).cos() as f32, f64::from(a).sin() as f32)).unzip();
+    let (cos, sin): (Vec<f32>, Vec<f32>) =
+        angles.map(|a| (f64::from(a).cos() as f32, f64::from(a).sin() as f32)).unzip();
     let tensor = |values| Tensor::from_data(TensorData::new(values, [positions, frequencies.len()]), device);
     (positions, tensor(cos), tensor(sin))
 }

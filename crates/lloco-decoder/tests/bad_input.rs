@@ -71,7 +71,10 @@ fn truncated_weights_are_refused_at_any_length() {
     let bytes = fs::read(&path).unwrap();
     for length in [0, 1, 7, 8, 9, 100, 1000, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&path, &bytes[..length]).unwrap();
-        assert!(matches!(model.load(), Err(Error::Malformed { .. } | Error::Io { .. })), "{length} bytes were accepted");
+        assert!(
+            matches!(model.load(), Err(Error::Malformed { .. } | Error::Io { .. })),
+            "{length} bytes were accepted"
+        );
     }
 }
 
@@ -122,7 +125,10 @@ fn unsupported_fields_are_named_never_ignored() {
         let model = Model::new();
         model.configure(|config| config[field] = value);
         let error = model.load().unwrap_err();
-        assert!(matches!(&error, Error::Unsupported { field: named, .. } if named.starts_with(field)), "{field}: {error}");
+        assert!(
+            matches!(&error, Error::Unsupported { field: named, .. } if named.starts_with(field)),
+            "{field}: {error}"
+        );
     }
 }
 
@@ -183,7 +189,7 @@ fn sharded_weights_load_like_one_file() {
 fn inputs_that_do_not_fit_are_named() {
     let decoder = decoder();
     let prompt = |ids: &[u32]| Prompt::new().text(ids);
-    let generate = |prompt: &Prompt| decoder.generate(prompt, &GenerateConfig::greedy(1), &NoAdapter).map(drop);
+    let generate = |prompt: &Prompt| decoder.generate(prompt, &GenerateConfig::greedy(1), NoAdapter).map(drop);
     assert!(matches!(generate(&prompt(&[])), Err(Error::EmptyPrompt)));
     assert!(matches!(
         generate(&prompt(&[1, 320])),
@@ -204,7 +210,7 @@ fn inputs_that_do_not_fit_are_named() {
 fn generation_stops_where_it_should() {
     let decoder = decoder();
     let tokens = |config: &GenerateConfig| -> Vec<u32> {
-        let generation = decoder.generate(&Prompt::new().text(&[5, 6]), config, &NoAdapter).unwrap();
+        let generation = decoder.generate(&Prompt::new().text(&[5, 6]), config, NoAdapter).unwrap();
         generation.map(Result::unwrap).collect()
     };
     let free = tokens(&GenerateConfig::greedy(6));

@@ -99,7 +99,7 @@ fn parity_of_greedy_tokens() {
     for golden in goldens() {
         let generate = |prompt: &Prompt, expected: &[u32]| {
             let config = GenerateConfig::greedy(expected.len());
-            let tokens = golden.decoder.generate(prompt, &config, &NoAdapter).unwrap();
+            let tokens = golden.decoder.generate(prompt, &config, NoAdapter).unwrap();
             assert_eq!(tokens.map(Result::unwrap).collect::<Vec<_>>(), expected, "{}", golden.name);
         };
         generate(&golden.prompt(), &golden.cases.greedy_no_adapter);

@@ -44,7 +44,7 @@ fn run(folder: &Path, cases: &Cases, device: &Device) -> (Vec<f32>, Vec<u32>) {
     let softprompt = encoder.encode(&cases.document_ids).unwrap();
     let prompt = Prompt::new().embeddings(softprompt.clone()).text(&cases.prompt_ids);
     let config = GenerateConfig::greedy(cases.greedy_no_adapter.len());
-    let tokens = decoder.generate(&prompt, &config, &NoAdapter).unwrap().map(Result::unwrap).collect();
+    let tokens = decoder.generate(&prompt, &config, NoAdapter).unwrap().map(Result::unwrap).collect();
     (values(softprompt), tokens)
 }
 

@@ -10,15 +10,16 @@ use std::{
 use serde_json::Value;
 
 /// Runs an example that was built with this test; `cargo test` and `cargo nextest run` build both.
-pub fn run(program: &str, arguments: &[&str]) -> Output {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Output {
     let tests = env::current_exe().unwrap();
-    let path = tests.parent().unwrap().with_file_name("examples").join(program).with_extension(env::consts::EXE_EXTENSION);
+    let path =
+        tests.parent().unwrap().with_file_name("examples").join(program).with_extension(env::consts::EXE_EXTENSION);
     assert!(path.exists(), "{} is missing: cargo build -p lloco-examples --examples", path.display());
     Command::new(path).args(arguments).env_remove("RUST_LOG").output().unwrap()
 }
 
 /// The one line of JSON that an example prints; it must succeed.
-pub fn json(program: &str, arguments: &[&str]) -> Value {
+pub(crate) fn json(program: &str, arguments: &[&str]) -> Value {
     let output = run(program, &[arguments, &["--json"]].concat());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {errors}");
@@ -28,7 +29,7 @@ pub fn json(program: &str, arguments: &[&str]) -> Value {
 }
 
 /// What an example says when it fails: with code 1, on the standard error stream alone, without a panic.
-pub fn failure(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn failure(program: &str, arguments: &[&str]) -> String {
     let output = run(program, arguments);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{program} {arguments:?}: {text}");
@@ -38,12 +39,12 @@ pub fn failure(program: &str, arguments: &[&str]) -> String {
 }
 
 /// A path below the repository's root.
-pub fn repository(path: &str) -> PathBuf {
+pub(crate) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(path)
 }
 
 /// A directory with a tiny model that has a tokenizer, of one token a byte.
-pub fn model_with_tokenizer(directory: &Path) -> PathBuf {
+pub(crate) fn model_with_tokenizer(directory: &Path) -> PathBuf {
     let (golden, model) = (repository("testdata/goldens/smollm-gqa-tied"), directory.join("model"));
     fs::create_dir(&model).unwrap();
     for name in ["config.json", "model.safetensors"] {
@@ -54,6 +55,6 @@ pub fn model_with_tokenizer(directory: &Path) -> PathBuf {
 }
 
 /// A path as an argument.
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }

@@ -60,7 +60,9 @@ impl Checkpoint {
         }
         match path.extension() {
             Some(extension) if extension.eq_ignore_ascii_case("gguf") => Self::open_gguf(path),
-            _ if !path.exists() => Err(Error::Io { path: path.to_path_buf(), source: std::io::ErrorKind::NotFound.into() }),
+            _ if !path.exists() => {
+                Err(Error::Io { path: path.to_path_buf(), source: std::io::ErrorKind::NotFound.into() })
+            }
             _ => Err(Error::NoCheckpoint {
                 path: path.to_path_buf(),
                 detail: "give the directory that holds config.json and model.safetensors, or a .gguf file".into(),

@@ -1,8 +1,8 @@
 //! Which instructions this CPU has, asked once, and the one place where a kernel enters code compiled for them.
 
-use super::simd::{Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
+use super::simd::{Portable, Simd};
 use std::sync::OnceLock;
 
 /// An instruction set that the kernels know, poorest first. Each includes the ones before it.

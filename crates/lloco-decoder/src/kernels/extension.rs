@@ -216,14 +216,7 @@ impl Backward<Flex, 1> for NormGrad {
         let (x, gamma) = (dense(x), dense(gamma));
         if let [Some(node)] = ops.parents {
             let mut out = vec![0.0; numbers(&x).len()];
-            super::norm::rms_norm_backward(
-                Isa::best(),
-                numbers(&x),
-                numbers(&gamma),
-                eps,
-                numbers(&grad),
-                &mut out,
-            );
+            super::norm::rms_norm_backward(Isa::best(), numbers(&x), numbers(&gamma), eps, numbers(&grad), &mut out);
             grads.register::<Flex>(node.id, tensor(out, shape(&x)));
         }
     }
@@ -318,7 +311,9 @@ struct Heads {
 impl Heads {
     fn new(q: FlexTensor, k: FlexTensor, v: FlexTensor, padding: Arc<[usize]>) -> Self {
         let sizes = match (shape(&q).as_slice(), shape(&k).as_slice()) {
-            (&[batch, queries, heads, dim], &[b, kv_heads, keys, d]) if (b, d) == (batch, dim) && shape(&k) == shape(&v) => {
+            (&[batch, queries, heads, dim], &[b, kv_heads, keys, d])
+                if (b, d) == (batch, dim) && shape(&k) == shape(&v) =>
+            {
                 Sizes { batch, heads, kv_heads, queries, keys, dim }
             }
             (q, k) => panic!("attention: q {q:?}, k {k:?}, v {:?} do not fit", shape(&v)),
@@ -330,7 +325,8 @@ impl Heads {
     fn inputs(&self) -> Inputs<'_, f32> {
         // Queries come as [batch, row, head, dim].
         let [batch, row, head] = strides(&self.q);
-        let view = |x| View { data: whole(x), offset: x.layout().start_offset(), strides: strides(x), dim: self.sizes.dim };
+        let view =
+            |x| View { data: whole(x), offset: x.layout().start_offset(), strides: strides(x), dim: self.sizes.dim };
         let q = View { strides: [batch, head, row], ..view(&self.q) };
         Inputs { sizes: self.sizes, q, k: view(&self.k), v: view(&self.v), padding: &self.padding }
     }

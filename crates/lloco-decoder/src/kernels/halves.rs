@@ -345,8 +345,12 @@ mod dot {
                     let pair = _mm512_set1_epi32(x[r][step][pair] as i32);
                     for p in 0..P {
                         // SAFETY: the vectors of integers and of bf16 are the same 64 bytes.
-                        let (x, w): (__m512bh, __m512bh) =
-                            unsafe { (std::mem::transmute(pair), std::mem::transmute(units[p])) };
+                        let (x, w): (__m512bh, __m512bh) = unsafe {
+                            (
+                                std::mem::transmute::<__m512i, __m512bh>(pair),
+                                std::mem::transmute::<__m512i, __m512bh>(units[p]),
+                            )
+                        };
                         sums[r][p] = _mm512_dpbf16_ps(sums[r][p], x, w);
                     }
                 }

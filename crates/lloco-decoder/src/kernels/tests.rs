@@ -23,7 +23,7 @@ fn tensor<const D: usize>(shape: [usize; D], seed: u32, device: &Device) -> Tens
 }
 
 fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.into_data().to_vec().expect("f32")
+    x.into_data().try_to_vec().expect("f32")
 }
 
 /// Checks that no number differs by more than `tolerance`; NaN never passes.

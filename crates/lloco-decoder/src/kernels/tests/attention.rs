@@ -30,7 +30,8 @@ fn reference(inputs: &Inputs<'_, f32>) -> Vec<f32> {
         let (b, i, h) = (at / z.heads / z.queries, at / z.heads % z.queries, at % z.heads);
         let seen = inputs.padding(b)..z.visible(i);
         let key = |j| inputs.k.row(b, h / z.group(), j);
-        let score = |j| inputs.q.row(b, h, i).iter().zip(key(j)).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>();
+        let score =
+            |j| inputs.q.row(b, h, i).iter().zip(key(j)).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>();
         let weights: Vec<f64> = seen.clone().map(|j| (score(j) / (z.dim as f64).sqrt()).exp()).collect();
         let total: f64 = weights.iter().sum();
         for d in 0..z.dim {
@@ -51,7 +52,8 @@ fn every_path_attends() {
             let room = z.keys + 7;
             let q = numbers(z.batch * z.queries * z.heads * z.dim, 1).iter().map(|x| 4.0 * x).collect::<Vec<_>>();
             let [k, v] = [2, 3].map(|seed| numbers(z.batch * z.kv_heads * room * z.dim, seed));
-            let cached = |data| View { data, offset: 0, strides: [z.kv_heads * room * z.dim, room * z.dim, z.dim], dim: z.dim };
+            let cached =
+                |data| View { data, offset: 0, strides: [z.kv_heads * room * z.dim, room * z.dim, z.dim], dim: z.dim };
             let strides = [z.queries * z.heads * z.dim, z.dim, z.heads * z.dim];
             let q = View { data: q.as_slice(), offset: 0, strides, dim: z.dim };
             let inputs = Inputs { sizes: z, q, k: cached(&k), v: cached(&v), padding: &padding };
