@@ -18,7 +18,7 @@ struct Args {
 
     /// Read the summaries of up to N documents
     #[arg(long, value_name = "N", default_value_t = 1)]
-    top_k: usize,
+    documents: usize,
 
     /// Tokens of the answer at most
     #[arg(long, value_name = "N", default_value_t = 64)]
@@ -41,7 +41,7 @@ struct Args {
 fn ask(args: Args) -> Result {
     let lloco = args.library.builder()?.read_only(true).build()?;
     let generation = GenerateConfig::greedy(args.max_new_tokens).with_sampling(args.sampling.into());
-    let mut options = AskOptions::default().top_k(args.top_k).generation(generation);
+    let mut options = AskOptions::default().top_k(args.documents).generation(generation);
     options.group = args.group;
     let stream = match args.text {
         true => lloco.ask_text(&args.question, &options)?,

@@ -7,7 +7,7 @@ use lloco_core::Sampling;
 #[derive(Debug, Clone, Copy, Args)]
 pub struct SamplingArgs {
     /// Divides the scores; 0 always takes the best token
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
 
     /// Draw from the K best tokens; 0 for all

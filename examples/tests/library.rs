@@ -64,7 +64,7 @@ fn files_are_added_learned_and_asked() {
     let second = library.run("finetune", &learn);
     assert_eq!((&second["steps"], &second["version"], &second["last_loss"]), (&value!(0), &value!(1), &Value::Null));
 
-    let ask = ["--group", "survey", "--max-new-tokens", "4", "--top-k", "2", "Who kept the log?"];
+    let ask = ["--group", "survey", "--max-new-tokens", "4", "--documents", "2", "Who kept the log?"];
     let answer = library.run("ask", &ask);
     assert_eq!((&answer["adapter"], answer["sources"].as_array().map(Vec::len)), (&value!(1), Some(2)));
     let text = library.run("ask", &[&ask[..], &["--text"]].concat());

@@ -305,7 +305,9 @@ fn held_out_examples_pick_the_best_and_stop_the_run() {
     let (best, best_nll, best_step) = run.best().unwrap();
     assert_eq!((best_nll, best_step), (nll, step));
     assert_eq!(step + 3, run.steps_done());
-    assert_eq!(evaluate(&decoder, best, &held_out(), 4).unwrap().nll, nll);
+    // A mean over batches cut another way rounds differently in the last digits.
+    let rescored = evaluate(&decoder, best, &held_out(), 4).unwrap().nll;
+    assert!((rescored - nll).abs() < 1e-6 * nll, "{rescored} against {nll}");
     let mut again = trainer(&decoder, config).with_held_out(held_out()).unwrap();
     again.resume(dir.path()).unwrap();
     assert_eq!(again.best().unwrap().1, nll);

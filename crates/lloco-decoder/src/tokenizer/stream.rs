@@ -24,11 +24,15 @@ impl<'a> TextStream<'a> {
         Self { tokenizer, ids: Vec::new(), emitted: 0 }
     }
 
-    /// Takes the next id; returns the text that became final, maybe none.
+    /// Takes the next id; returns the text that became final, maybe none. An id without a token has no text: models
+    /// round their vocabulary up, and may generate what the tokenizer never makes.
     ///
     /// # Errors
-    /// When the id is not in the vocabulary. The stream goes on without it.
+    /// When the ids cannot be decoded.
     pub fn push(&mut self, id: u32) -> Result<String> {
+        if self.tokenizer.token(id).is_none() {
+            return Ok(String::new());
+        }
         let alone = self.tokenizer.decode(&[id])?;
         self.ids.push(id);
         let text = self.tokenizer.decode(&self.ids)?;
