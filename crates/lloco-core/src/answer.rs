@@ -194,11 +194,8 @@ impl Lloco {
         let overhead = self.prompts.with_text("", question)?.len() + options.generation.max_new_tokens;
         let room = window.checked_sub(overhead).ok_or(Error::PromptTooLong { positions: overhead, window })?;
         let mut usage = Usage::default();
-        let mut text = String::new();
-        for Found { document, .. } in &found {
-            text += &self.store.text(&document.text)?;
-            text.push('\n');
-        }
+        let texts = found.iter().map(|hit| self.store.text(&hit.document.text)).collect::<Result<Vec<_>>>()?;
+        let text = texts.join("\n\n");
         let (ids, offsets) = self.prompts.tokenizer().encode_with_offsets(&text)?;
         usage.document_tokens = ids.len() as u64;
         // The text's tokens may join differently with the words around it: leave a little room.

@@ -1,4 +1,4 @@
-//! A LLaMA-family language model on [burn](burn): read a checkpoint, feed it text and embeddings, generate.
+//! A LLaMA-family language model on [burn]: read a checkpoint, feed it text and embeddings, generate.
 //!
 //! The crate knows nothing of summaries, LoRA or documents. It offers two seams to those who do:
 //! a [`Prompt`] mixes token ids with embedding rows, so any soft prompt fits; a [`LinearAdapter`]
