@@ -43,8 +43,8 @@ fn quickstart(args: Args) -> Result {
     // Three documents beside this file, and a long one from a seeded generator; all come with questions.
     let examples = dataset::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("data/questions.jsonl"))?;
     let mut archive = dataset::archive(1, 100);
-    archive.questions.truncate(12); // a step on the long document takes a while on two cores
-    let groups = [learn(&lloco, "examples", &examples, 3, output)?, learn(&lloco, "archive", &[archive], 1, output)?];
+    archive.questions.truncate(8); // a step on the long document takes a while on two cores
+    let groups = [learn(&lloco, "examples", &examples, 4, output)?, learn(&lloco, "archive", &[archive], 1, output)?];
     let trained = lloco.training() == Training::Trained;
     if !trained {
         output.line(
