@@ -1,1 +1,18 @@
-//! Criterion benches of lloco; see README.
+//! What the benches share: the model and document they work on, timing, and the machine's own limits.
+//!
+//! | file | what is there |
+//! |---|---|
+//! | `subject` | the model, the document, and the work that is timed |
+//! | `timing` | criterion groups that keep their medians, and alternating runs |
+//! | `limit` | the matrix-product rate and the memory bandwidth of this machine |
+//! | `cost` | operations and bytes that a piece of work takes |
+#![allow(clippy::print_stdout, reason = "programs that print")]
+
+mod cost;
+pub mod limit;
+mod subject;
+mod timing;
+
+pub use cost::Cost;
+pub use subject::{Result, Subject, peak_rss};
+pub use timing::{Alternation, Group, alternate, median};

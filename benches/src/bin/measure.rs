@@ -1,18 +1,15 @@
 //! Prints the tables of `docs/results/main.md`, measured on this machine:
 //! `cargo run --release -p lloco-benches --bin measure`.
 //!
-//! Each case runs in a process of its own, so that its peak memory is its own.
+//! Each case runs in a process of its own, so that its peak memory is its own:
+//! `measure CASE TOKENS [RUNS]` prints one as JSON, which `benches/peers` compares with others' work.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
-use std::{env, error::Error, process::Command, sync::Arc, time::Instant};
+use std::{env, process::Command, time::Instant};
 
-use lloco_core::{
-    AutoCompressor, Checkpoint, Decoder, EncoderOptions, GenerateConfig, ModelSource, NoAdapter, Prompt, WeightType,
-    dataset, device,
-};
+use lloco_benches::{Result, Subject, alternate, median, peak_rss};
+use lloco_core::Prompt;
 use serde_json::{Value, json};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Lengths of the documents, in tokens.
 const LENGTHS: [usize; 4] = [2048, 8192, 32_768, 122_880];
@@ -20,20 +17,16 @@ const LENGTHS: [usize; 4] = [2048, 8192, 32_768, 122_880];
 const LONGEST_TEXT: usize = 32_768;
 /// Lengths at which answers from summaries and from the text are compared.
 const ANSWERED: [usize; 3] = [2048, 4096, 8192 - 256];
-/// Tokens of an answer.
-const ANSWER: usize = 32;
-const RUNS: usize = 3;
+/// Steps timed as one when decoding.
+const STEPS: usize = 32;
 
 fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => tables(),
-        [case, tokens] => {
-            let tokens = tokens.parse()?;
-            println!("{}", Case::load(tokens)?.run(case)?);
-            Ok(())
-        }
-        _ => Err("give no argument for all tables, or a case and a number of tokens".into()),
+        [case, tokens] => print(case, tokens.parse()?, 1),
+        [case, tokens, runs] => print(case, tokens.parse()?, runs.parse()?),
+        _ => Err("give no argument for all tables, or a case and a number of tokens, or also a number of runs".into()),
     }
 }
 
@@ -46,7 +39,7 @@ fn tables() -> Result<()> {
         let compress = child("compress", tokens)?;
         let row = format!(
             "| {tokens} | {} | {} | {} |",
-            number(&compress, "tokens_per_second"),
+            number(&compress, "per_second"),
             compress["summary_vectors"],
             megabytes(&compress)
         );
@@ -55,7 +48,7 @@ fn tables() -> Result<()> {
             continue;
         }
         let text = child("text", tokens)?;
-        let (prefill, decode) = (number(&text, "prefill_tokens_per_second"), number(&text, "decode_tokens_per_second"));
+        let (prefill, decode) = (number(&text, "per_second"), number(&text, "decode_per_second"));
         println!("{row} {prefill} | {decode} | {} |", megabytes(&text));
     }
     println!();
@@ -67,7 +60,7 @@ fn tables() -> Result<()> {
         let answer = child("answer", tokens)?;
         println!(
             "| {tokens} | {:.2} | {} | {:.2} | {} | {:.2} |",
-            answer["summaries_seconds"].as_f64().unwrap_or(f64::NAN),
+            answer["seconds"].as_f64().unwrap_or(f64::NAN),
             answer["summaries_positions"],
             answer["text_seconds"].as_f64().unwrap_or(f64::NAN),
             answer["text_positions"],
@@ -94,96 +87,65 @@ fn child(case: &str, tokens: usize) -> Result<Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// A model and the token ids of a document.
-struct Case {
-    encoder: AutoCompressor,
-    ids: Vec<u32>,
-    question: Vec<u32>,
+fn print(case: &str, tokens: usize, runs: usize) -> Result<()> {
+    let mut report = run(&Subject::load()?, case, tokens, runs.max(1))?;
+    report["case"] = json!(case);
+    report["tokens"] = json!(tokens);
+    report["peak_rss_bytes"] = json!(peak_rss());
+    println!("{report}");
+    Ok(())
 }
 
-impl Case {
-    fn load(tokens: usize) -> Result<Self> {
-        let checkpoint = Checkpoint::open(ModelSource::default_model().resolve()?)?;
-        let tokenizer = checkpoint.tokenizer()?;
-        // A report has some 220 tokens.
-        let mut ids = tokenizer.encode(&dataset::archive(1, tokens / 200 + 10).text)?;
-        ids.truncate(tokens);
-        if ids.len() < tokens {
-            return Err(format!("the archive has only {} tokens", ids.len()).into());
+/// One case: `seconds` is the median of the runs, `per_second` the tokens of the case in that time.
+fn run(subject: &Subject, case: &str, tokens: usize, runs: usize) -> Result<Value> {
+    let rate = |count: usize, seconds: f64| json!({"seconds": seconds, "per_second": count as f64 / seconds});
+    let mut ids = Vec::new();
+    if case != "finetune" {
+        ids = subject.document(tokens)?;
+    }
+    Ok(match case {
+        "ids" => json!({"ids": ids}),
+        "compress" => {
+            let mut rows = 0;
+            let seconds = time(runs, || subject.compress(&ids).map(|softprompt| rows = softprompt.dims()[0]))?;
+            let mut report = rate(tokens, seconds);
+            report["summary_vectors"] = json!(rows);
+            report
         }
-        let device = device(&env::var("LLOCO_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
-        let decoder = Arc::new(Decoder::load(&checkpoint, WeightType::Auto, &device)?);
-        let encoder = AutoCompressor::load(&checkpoint, decoder, &EncoderOptions::default())?;
-        Ok(Self { encoder, ids, question: tokenizer.encode("\nQuestion: Which firm got the contract?\nAnswer:")? })
-    }
-
-    fn run(&self, case: &str) -> Result<Value> {
-        match case {
-            "compress" => self.compress(),
-            "text" => self.text(),
-            "answer" => self.answer(),
-            other => Err(format!("unknown case {other}").into()),
+        "prefill" => rate(tokens, time(runs, || subject.prefill(&ids).map(drop))?),
+        "decode" => {
+            let mut cache = subject.prefill(&ids)?;
+            let mut steps = || (0..STEPS).try_for_each(|_| subject.decode(&mut cache));
+            rate(STEPS, time(runs, &mut steps)?)
         }
-    }
-
-    fn compress(&self) -> Result<Value> {
-        let start = Instant::now();
-        let softprompt = self.encoder.encode(&self.ids)?;
-        let rows = softprompt.dims()[0];
-        let _ = softprompt.into_data();
-        let seconds = start.elapsed().as_secs_f64();
-        Ok(json!({
-            "tokens": self.ids.len(), "summary_vectors": rows, "seconds": seconds,
-            "tokens_per_second": self.ids.len() as f64 / seconds, "peak_rss_bytes": peak_rss(),
-        }))
-    }
-
-    fn text(&self) -> Result<Value> {
-        let (prefill, decode, tokens) = self.generate(&Prompt::new().text(&self.ids))?;
-        Ok(json!({
-            "prefill_tokens_per_second": self.ids.len() as f64 / prefill,
-            "decode_tokens_per_second": tokens as f64 / decode, "peak_rss_bytes": peak_rss(),
-        }))
-    }
-
-    /// Prefill and decode seconds, and tokens decoded behind the first.
-    fn generate(&self, prompt: &Prompt) -> Result<(f64, f64, usize)> {
-        let mut config = GenerateConfig::greedy(ANSWER);
-        config.stop_at_end = false;
-        let mut generation = self.encoder.decoder().generate(prompt, &config, NoAdapter)?;
-        let prefill = generation.prefill_time().as_secs_f64();
-        generation.next().transpose()?;
-        let start = Instant::now();
-        let tokens = generation.try_fold(0, |count, token| token.map(|_| count + 1))?;
-        Ok((prefill, start.elapsed().as_secs_f64(), tokens))
-    }
-
-    fn answer(&self) -> Result<Value> {
-        let softprompt = self.encoder.encode(&self.ids)?;
-        let summaries = Prompt::new().embeddings(softprompt).text(&self.question);
-        let text = Prompt::new().text(&self.ids).text(&self.question);
-        let seconds = |prompt: &Prompt| self.generate(prompt).map(|(prefill, decode, _)| prefill + decode);
-        let mut pairs = Vec::new();
-        for _ in 0..RUNS {
-            pairs.push((seconds(&summaries)?, seconds(&text)?));
+        "text" => {
+            let (prefill, decode, steps) = subject.answer(&Prompt::new().text(&ids))?;
+            let mut report = rate(tokens, prefill);
+            report["decode_per_second"] = json!(steps as f64 / decode);
+            report
         }
-        let median = |mut values: Vec<f64>| {
-            values.sort_by(f64::total_cmp);
-            values.get(RUNS / 2).copied().unwrap_or(f64::NAN)
-        };
-        Ok(json!({
-            "summaries_seconds": median(pairs.iter().map(|pair| pair.0).collect()),
-            "summaries_positions": summaries.positions(),
-            "text_seconds": median(pairs.iter().map(|pair| pair.1).collect()),
-            "text_positions": text.positions(),
-            "ratio": median(pairs.iter().map(|pair| pair.1 / pair.0).collect()),
-        }))
-    }
+        "answer" => {
+            let summaries = subject.behind_summaries(subject.compress(&ids)?);
+            let text = subject.behind_text(&ids);
+            let seconds = |prompt: &Prompt| subject.answer(prompt).map(|(prefill, decode, _)| prefill + decode);
+            let turns = alternate(runs.max(3), || seconds(&summaries), || seconds(&text))?;
+            json!({
+                "seconds": turns.first, "summaries_positions": summaries.positions(),
+                "text_seconds": turns.second, "text_positions": text.positions(), "ratio": turns.ratio,
+            })
+        }
+        // The number given is that of the summary vectors.
+        "finetune" => rate(tokens + 200, time(runs + 1, subject.finetuning(tokens, 150, 50)?)?),
+        other => return Err(format!("unknown case {other}").into()),
+    })
 }
 
-/// The most memory that this process held, where the system tells.
-fn peak_rss() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+/// The median seconds of a number of runs.
+fn time(runs: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let once = |_| -> Result<f64> {
+        let start = Instant::now();
+        work()?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    Ok(median((0..runs).map(once).collect::<Result<Vec<f64>>>()?))
 }

@@ -53,6 +53,8 @@ mod kernels;
 mod layer;
 mod linear;
 mod mapping;
+#[doc(hidden)]
+pub mod measured;
 mod ops;
 mod prompt;
 mod rope;

@@ -1,0 +1,50 @@
+//! Frozen projections alone, at the default model's shapes: many rows against the product rate, one row against the
+//! memory bandwidth.
+#![allow(clippy::unwrap_used, reason = "a bench that cannot run has nothing to report")]
+#![allow(clippy::print_stdout, missing_docs, reason = "a program that prints")]
+
+use burn::tensor::{Distribution, Tensor};
+use criterion::{Criterion, criterion_group, criterion_main};
+use lloco_benches::{Group, limit};
+use lloco_core::{WeightType, device};
+use lloco_decoder::measured::Projection;
+
+/// Name, rows and columns of a weight.
+const SHAPES: [(&str, usize, usize); 4] =
+    [("query", 576, 576), ("gate", 1536, 576), ("down", 576, 1536), ("head", 49_152, 576)];
+
+fn linear(criterion: &mut Criterion) {
+    let device = device(&std::env::var("LLOCO_DEVICE").unwrap_or_else(|_| "cpu".into())).unwrap();
+    let bandwidth = limit::bandwidth();
+    for (weights, bytes) in TYPES {
+        let limit = limit::product_rate(weights, &device);
+        let mut group = Group::new(criterion, &format!("linear/{weights:?}"));
+        for (name, rows, columns) in SHAPES {
+            let projection = Projection::random(rows, columns, weights, &device);
+            for inputs in [1, 512] {
+                let x = Tensor::<3>::random([1, inputs, columns], Distribution::Default, &device);
+                let operations = 2 * inputs * rows * columns;
+                let case = format!("{name}, {inputs} rows");
+                let work = || limit::wait(projection.forward(x.clone()));
+                let Some(seconds) = group.time(&case, operations as u64, work) else { continue };
+                let rate = operations as f64 / seconds;
+                let read = (rows * columns) as f64 * bytes / seconds;
+                println!(
+                    "{weights:?} {case}: {:.1} GFLOP/s ({:.0} % of {:.1}), {:.1} GB/s of weights ({:.0} % of {:.1})",
+                    rate / 1e9,
+                    100.0 * rate / limit,
+                    limit / 1e9,
+                    read / 1e9,
+                    100.0 * read / bandwidth,
+                    bandwidth / 1e9
+                );
+            }
+        }
+    }
+}
+
+/// How weights are held, and the bytes that each takes.
+const TYPES: [(WeightType, f64); 2] = [(WeightType::F32, 4.0), (WeightType::Bf16, 2.0)];
+
+criterion_group!(benches, linear);
+criterion_main!(benches);

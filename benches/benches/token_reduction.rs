@@ -1,0 +1,25 @@
+//! How many positions a compressed document takes: the claim is 30 times fewer.
+#![allow(clippy::unwrap_used, reason = "a bench that cannot run has nothing to report")]
+#![allow(clippy::print_stdout, missing_docs, reason = "a program that prints")]
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use lloco_benches::{Group, Subject};
+
+fn token_reduction(criterion: &mut Criterion) {
+    let subject = Subject::load().unwrap();
+    let mut group = Group::new(criterion, "token_reduction");
+    for segments in [1, 4] {
+        let ids = subject.document(segments * 1536).unwrap();
+        let mut positions = 0;
+        let case = format!("{} tokens", ids.len());
+        if group.time(&case, ids.len() as u64, || positions = subject.compress(&ids).unwrap().dims()[0]).is_none() {
+            continue;
+        }
+        let ratio = ids.len() as f64 / positions as f64;
+        println!("{case}: {positions} positions, {ratio:.2} times fewer");
+        assert!(ratio >= 30.0, "the ratio is {ratio:.2}");
+    }
+}
+
+criterion_group!(benches, token_reduction);
+criterion_main!(benches);

@@ -1,0 +1,137 @@
+"""The cases of `measure`, in PyTorch: pytorch.py GGUF CASE TOKENS IDS.json [RUNS] [--dtype f32|bf16] [--threads N]
+
+Same weights (the GGUF, dequantised), same token ids. Prints one line of JSON. transformers does the model with
+scaled_dot_product_attention, peft the adapter.
+"""
+
+import argparse, json, resource, statistics, time
+
+import torch
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+SEGMENT, SUMMARY, STEPS = 1536, 50, 32
+
+
+def load(path, dtype):
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    reader = GGUFReader(path)
+    field = lambda name: reader.fields[name].contents()
+    key = lambda name: field("llama." + name)
+    heads, kv_heads = key("attention.head_count"), key("attention.head_count_kv")
+    config = LlamaConfig(
+        vocab_size=len(field("tokenizer.ggml.tokens")), hidden_size=key("embedding_length"),
+        intermediate_size=key("feed_forward_length"), num_hidden_layers=key("block_count"),
+        num_attention_heads=heads, num_key_value_heads=kv_heads,
+        max_position_embeddings=key("context_length"), rms_norm_eps=key("attention.layer_norm_rms_epsilon"),
+        rope_theta=key("rope.freq_base"), tie_word_embeddings=True, attn_implementation="sdpa",
+    )
+    names = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
+             "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+             "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+    weights = {}
+    for tensor in reader.tensors:
+        values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy()).float()
+        values = values.reshape(tuple(int(n) for n in reversed(tensor.shape)))
+        parts = tensor.name.split(".")
+        if parts[0] == "blk":
+            if parts[2] in ("attn_q", "attn_k"):
+                n = heads if parts[2] == "attn_q" else kv_heads
+                rows, width = values.shape
+                values = values.reshape(n, rows // n // 2, 2, width).swapaxes(1, 2).reshape(rows, width)
+            name = f"model.layers.{parts[1]}.{names[parts[2]]}.weight"
+        else:
+            name = {"token_embd": "model.embed_tokens.weight", "output_norm": "model.norm.weight"}[parts[0]]
+        weights[name] = values
+    model = LlamaForCausalLM(config).eval()
+    model.load_state_dict(weights, strict=False)
+    model.tie_weights()
+    return model.to(dtype)
+
+
+@torch.no_grad()
+def compress(model, ids):
+    """The AutoCompressor loop: each segment with its summary tokens, behind the summaries so far."""
+    embed = model.get_input_embeddings()
+    summary_tokens = embed(torch.full((1, SUMMARY), model.config.eos_token_id or 0))
+    softprompt = summary_tokens[:, :0]
+    for start in range(0, len(ids), SEGMENT):
+        segment = embed(torch.tensor([ids[start:start + SEGMENT]]))
+        hidden = model.model(inputs_embeds=torch.cat([softprompt, segment, summary_tokens], 1)).last_hidden_state
+        softprompt = torch.cat([softprompt, hidden[:, -SUMMARY:]], 1)
+    return softprompt
+
+
+@torch.no_grad()
+def prefill(model, ids):
+    cache = DynamicCache()
+    model(torch.tensor([ids]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache
+
+
+@torch.no_grad()
+def decode(model, cache, ids, past):
+    for _ in range(STEPS):
+        model(torch.tensor([ids[:1]]), past_key_values=cache, use_cache=True)
+        cache.crop(past)
+
+
+def finetuning(model, vectors, ids):
+    from peft import LoraConfig, get_peft_model
+
+    prompt, answer = ids[:150], ids[150:200]
+    model.requires_grad_(False)
+    model = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]))
+    model.train()
+    embed = model.get_input_embeddings()
+    softprompt = torch.randn(1, vectors, embed.weight.shape[1], dtype=embed.weight.dtype) * 0.1
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-4)
+    targets = torch.tensor(answer)
+
+    def step():
+        inputs = torch.cat([softprompt, embed(torch.tensor([prompt + answer[:-1]]))], 1)
+        logits = model(inputs_embeds=inputs, logits_to_keep=len(answer)).logits[0]
+        torch.nn.functional.cross_entropy(logits.float(), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("gguf")
+    parser.add_argument("case", choices=["compress", "prefill", "decode", "finetune"])
+    parser.add_argument("tokens", type=int)
+    parser.add_argument("ids")
+    parser.add_argument("runs", type=int, nargs="?", default=1)
+    parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    model = load(args.gguf, torch.float32 if args.dtype == "f32" else torch.bfloat16)
+    ids = json.load(open(args.ids))["ids"]
+    count = args.tokens
+    if args.case == "compress":
+        work = lambda: compress(model, ids[:args.tokens])
+    elif args.case == "prefill":
+        work = lambda: prefill(model, ids[:args.tokens])
+    elif args.case == "decode":
+        cache = prefill(model, ids[:args.tokens])
+        work, count = lambda: decode(model, cache, ids, args.tokens), STEPS
+    else:
+        work, count = finetuning(model, args.tokens, ids), args.tokens + 200
+        args.runs += 1
+    seconds = []
+    for _ in range(args.runs):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    median = statistics.median_high(seconds)
+    print(json.dumps({"case": args.case, "tokens": args.tokens, "seconds": median, "per_second": count / median,
+                      "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+
+
+main()

@@ -1,0 +1,191 @@
+//! The model and the document that benches work on, and the work that they time.
+
+use std::{env, error::Error, sync::Arc, time::Instant};
+
+use lloco_core::{
+    AutoCompressor, Checkpoint, Decoder, EncoderOptions, GenerateConfig, KvCache, LoraConfig, ModelSource, NoAdapter,
+    Pass, Prompt, Tokenizer, WeightType, dataset, device,
+};
+use lloco_decoder::burn::tensor::Tensor;
+use lloco_lora::{
+    Adapter, Example, SummaryVectors,
+    finetune::{AdamW, batch_gradients},
+};
+
+use crate::{Cost, limit::wait};
+
+/// Whatever went wrong.
+pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Tokens of a measured answer.
+const ANSWER: usize = 32;
+
+/// A model with its encoder, and a document of any length.
+///
+/// The model is the default one unless `LLOCO_MODEL` names another; `LLOCO_DEVICE` and `LLOCO_WEIGHTS` (auto, f32,
+/// bf16, int8, q4) choose the device and how the weights are held.
+pub struct Subject {
+    encoder: AutoCompressor,
+    tokenizer: Tokenizer,
+    question: Vec<u32>,
+}
+
+impl Subject {
+    /// Loads the model.
+    ///
+    /// # Errors
+    /// When the model cannot be had, or a variable names an unknown device or type.
+    pub fn load() -> Result<Self> {
+        let source = env::var("LLOCO_MODEL").map_or_else(|_| ModelSource::default_model(), |name| name.as_str().into());
+        let checkpoint = Checkpoint::open(source.resolve()?)?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let device = device(&env::var("LLOCO_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
+        let decoder = Arc::new(Decoder::load(&checkpoint, weights()?, &device)?);
+        let encoder = AutoCompressor::load(&checkpoint, decoder, &EncoderOptions::default())?;
+        let question = tokenizer.encode("\nQuestion: Which firm got the contract?\nAnswer:")?;
+        Ok(Self { encoder, tokenizer, question })
+    }
+
+    /// The first `tokens` token ids of a generated archive of reports.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn document(&self, tokens: usize) -> Result<Vec<u32>> {
+        // A report has some 220 tokens.
+        let mut ids = self.tokenizer.encode(&dataset::archive(1, tokens / 200 + 10).text)?;
+        ids.truncate(tokens);
+        match ids.len() == tokens {
+            true => Ok(ids),
+            false => Err(format!("the archive has only {} tokens", ids.len()).into()),
+        }
+    }
+
+    /// The language model.
+    pub fn decoder(&self) -> &Decoder {
+        self.encoder.decoder()
+    }
+
+    /// The token ids of the question.
+    pub fn question(&self) -> &[u32] {
+        &self.question
+    }
+
+    /// What work costs with this model.
+    pub fn cost(&self) -> Cost {
+        Cost::of(self.decoder().config())
+    }
+
+    /// Bytes that one decoding step behind `past` positions has to move.
+    pub fn step_bytes(&self, past: usize) -> f64 {
+        let (weight, number) = match weights() {
+            Ok(WeightType::F32) => (4.0, 4.0),
+            _ => (2.0, 4.0),
+        };
+        self.cost().step_bytes(past, weight, number)
+    }
+
+    /// Tokens that the model can read as text.
+    pub fn window(&self) -> usize {
+        self.decoder().config().max_position_embeddings
+    }
+
+    /// Compresses a document; returns its summary vectors, once they are computed.
+    ///
+    /// # Errors
+    /// As [`AutoCompressor::encode`].
+    pub fn compress(&self, ids: &[u32]) -> Result<Tensor<2>> {
+        let softprompt = self.encoder.encode(ids)?;
+        wait(softprompt.clone().unsqueeze());
+        Ok(softprompt)
+    }
+
+    /// Reads a text into a cache; returns the cache.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`].
+    pub fn prefill(&self, ids: &[u32]) -> Result<KvCache> {
+        let decoder = self.decoder();
+        let mut cache = KvCache::new(decoder, 1, ids.len() + ANSWER);
+        let hidden = decoder.forward(decoder.embed(ids)?, Pass::new().cache(&mut cache).last_rows(1))?;
+        wait(decoder.logits(hidden));
+        Ok(cache)
+    }
+
+    /// Decodes one token behind the cache, which is left as it was.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`].
+    pub fn decode(&self, cache: &mut KvCache) -> Result<()> {
+        let (decoder, past) = (self.decoder(), cache.len());
+        let hidden = decoder.forward(decoder.embed(&self.question[..1])?, Pass::new().cache(cache))?;
+        wait(decoder.logits(hidden));
+        cache.truncate(past);
+        Ok(())
+    }
+
+    /// The prompt that asks a question behind summary vectors.
+    pub fn behind_summaries(&self, softprompt: Tensor<2>) -> Prompt {
+        Prompt::new().embeddings(softprompt).text(&self.question)
+    }
+
+    /// The prompt that asks a question behind a text.
+    pub fn behind_text(&self, ids: &[u32]) -> Prompt {
+        Prompt::new().text(ids).text(&self.question)
+    }
+
+    /// Answers with 32 tokens; returns the seconds of prefill and of decoding, and the tokens that the latter made.
+    ///
+    /// # Errors
+    /// As [`Decoder::generate`].
+    pub fn answer(&self, prompt: &Prompt) -> Result<(f64, f64, usize)> {
+        let mut config = GenerateConfig::greedy(ANSWER);
+        config.stop_at_end = false;
+        let mut generation = self.decoder().generate(prompt, &config, NoAdapter)?;
+        let prefill = generation.prefill_time().as_secs_f64();
+        generation.next().transpose()?;
+        let start = Instant::now();
+        let tokens = generation.try_fold(0, |count, token| token.map(|_| count + 1))?;
+        Ok((prefill, start.elapsed().as_secs_f64(), tokens))
+    }
+
+    /// A finetuning step's work: forward, backward and update of a rank-8 adapter on the attention projections, on one
+    /// example of `vectors` summary vectors, `prompt` tokens and an answer of `answer` tokens.
+    ///
+    /// # Errors
+    /// As [`batch_gradients`].
+    pub fn finetuning(&self, vectors: usize, prompt: usize, answer: usize) -> Result<impl FnMut() -> Result<()> + '_> {
+        let decoder = self.decoder();
+        let hidden = decoder.config().hidden_size;
+        let mut ids = self.document(prompt + answer)?;
+        let answer = ids.split_off(prompt);
+        let mut example = Example::new("bench", ids, answer);
+        if vectors > 0 {
+            // The size of real embeddings; their values do not matter to the time.
+            let values: Vec<f32> = (0..vectors * hidden).map(|i| ((i * 37 % 101) as f32 - 50.0) / 500.0).collect();
+            example = example.with_prefix(SummaryVectors::new(values, hidden)?);
+        }
+        let mut adapter = Adapter::init(&LoraConfig::default(), decoder.config(), 1, decoder.device())?;
+        let mut optimizer = AdamW::new(&lloco_core::TrainConfig::default());
+        Ok(move || {
+            let batch = batch_gradients(decoder, &adapter, &[&example], 1, None)?;
+            adapter = optimizer.step(1e-4, &adapter, &batch.gradients);
+            Ok(())
+        })
+    }
+}
+
+fn weights() -> Result<WeightType> {
+    Ok(match env::var("LLOCO_WEIGHTS").as_deref() {
+        Err(_) | Ok("auto") => WeightType::Auto,
+        Ok("f32") => WeightType::F32,
+        Ok("bf16") => WeightType::Bf16,
+        Ok(other) => return Err(format!("LLOCO_WEIGHTS={other}: expected auto, f32 or bf16").into()),
+    })
+}
+
+/// The most memory that this process held, in bytes, where the system tells.
+pub fn peak_rss() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}

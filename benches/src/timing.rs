@@ -1,0 +1,73 @@
+//! Timing: criterion groups that keep their medians, and two pieces of work in alternation.
+
+use std::{
+    cell::RefCell,
+    time::{Duration, Instant},
+};
+
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput, measurement::WallTime};
+
+/// The middle value, or the upper of the two in the middle; NaN of none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// A criterion group of slow work: ten samples, as many iterations each as fit.
+pub struct Group<'c>(BenchmarkGroup<'c, WallTime>);
+
+impl<'c> Group<'c> {
+    /// Opens the group `name`.
+    pub fn new(criterion: &'c mut Criterion, name: &str) -> Self {
+        let mut group = criterion.benchmark_group(name);
+        group.sample_size(10).sampling_mode(SamplingMode::Flat);
+        group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(5));
+        Self(group)
+    }
+
+    /// Times `work`, which handles `elements` of something; returns the median seconds, or `None` where the command
+    /// line's filter leaves it out.
+    pub fn time(&mut self, case: &str, elements: u64, mut work: impl FnMut()) -> Option<f64> {
+        let seconds = RefCell::new(Vec::new());
+        self.0.throughput(Throughput::Elements(elements));
+        self.0.bench_function(BenchmarkId::from_parameter(case), |bencher| {
+            bencher.iter_custom(|iterations| {
+                let start = Instant::now();
+                (0..iterations).for_each(|_| work());
+                let elapsed = start.elapsed();
+                seconds.borrow_mut().push(elapsed.as_secs_f64() / iterations as f64);
+                elapsed
+            });
+        });
+        let seconds = seconds.into_inner();
+        (!seconds.is_empty()).then(|| median(seconds))
+    }
+}
+
+/// Two pieces of work, timed in turns so that a slow minute of the machine falls on both.
+#[derive(Debug, Clone, Copy)]
+pub struct Alternation {
+    /// Median seconds of the first.
+    pub first: f64,
+    /// Median seconds of the second.
+    pub second: f64,
+    /// Median of `second / first` over the pairs: how many times faster the first is.
+    pub ratio: f64,
+}
+
+/// Runs `first` and `second` in turns, `pairs` times.
+///
+/// # Errors
+/// The first error of either.
+pub fn alternate<E>(
+    pairs: usize,
+    mut first: impl FnMut() -> Result<f64, E>,
+    mut second: impl FnMut() -> Result<f64, E>,
+) -> Result<Alternation, E> {
+    let pairs = (0..pairs).map(|_| Ok((first()?, second()?))).collect::<Result<Vec<(f64, f64)>, E>>()?;
+    Ok(Alternation {
+        first: median(pairs.iter().map(|pair| pair.0).collect()),
+        second: median(pairs.iter().map(|pair| pair.1).collect()),
+        ratio: median(pairs.iter().map(|pair| pair.1 / pair.0).collect()),
+    })
+}
