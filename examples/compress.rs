@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use clap::Parser;
-use lloco_core::{AutoCompressor, softprompt};
+use lloco_core::{AutoCompressor, ContextEncoder as _, softprompt};
 use lloco_examples::{EncoderArgs, ModelArgs, Output, Result, memory::peak_rss_bytes, progress, tokens};
 use serde_json::json;
 

@@ -3,8 +3,8 @@
 use std::{env, error::Error, sync::Arc, time::Instant};
 
 use lloco_core::{
-    AutoCompressor, Checkpoint, Decoder, EncoderOptions, GenerateConfig, KvCache, LoraConfig, ModelSource, NoAdapter,
-    Pass, Prompt, Tokenizer, WeightType, dataset, device,
+    AutoCompressor, Checkpoint, ContextEncoder as _, Decoder, EncoderOptions, GenerateConfig, KvCache, LoraConfig,
+    ModelSource, NoAdapter, Pass, Prompt, Tokenizer, WeightType, dataset, device,
 };
 use lloco_decoder::burn::tensor::Tensor;
 use lloco_lora::{
@@ -92,7 +92,7 @@ impl Subject {
     /// Compresses a document; returns its summary vectors, once they are computed.
     ///
     /// # Errors
-    /// As [`AutoCompressor::encode`].
+    /// As [`encode`](lloco_core::ContextEncoder::encode).
     pub fn compress(&self, ids: &[u32]) -> Result<Tensor<2>> {
         let softprompt = self.encoder.encode(ids)?;
         wait(softprompt.clone().unsqueeze());

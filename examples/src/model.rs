@@ -71,6 +71,6 @@ pub struct EncoderArgs {
 impl From<EncoderArgs> for EncoderOptions {
     fn from(args: EncoderArgs) -> Self {
         let EncoderArgs { segment_length, summary_length, no_accumulate } = args;
-        Self { segment_length, summary_length, accumulate_summary: no_accumulate.then_some(false) }
+        Self { segment_length, summary_length, accumulate_summary: no_accumulate.then_some(false), ..Self::default() }
     }
 }

@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use burn::tensor::Device;
 use lloco_decoder::{Checkpoint, Decoder, WeightType};
-use lloco_encoder::{AutoCompressor, EncoderOptions};
+use lloco_encoder::{AutoCompressor, ContextEncoder, EncoderOptions};
 use lloco_retrieval::Embedder;
 
 use crate::{
@@ -134,13 +134,13 @@ impl LlocoBuilder {
         let checkpoint = Checkpoint::open(self.resolver.resolve(&self.model)?)?;
         let tokenizer = checkpoint.tokenizer()?;
         let decoder = Arc::new(Decoder::load(&checkpoint, self.weights, &device)?);
-        let encoder = AutoCompressor::load(&checkpoint, decoder, &self.encoder)?;
+        let encoder: Box<dyn ContextEncoder> = Box::new(AutoCompressor::load(&checkpoint, decoder, &self.encoder)?);
         let embedder = Embedder::load(self.resolver.resolve(&self.embedder)?, &device)?;
 
         let mut fingerprint = Hasher::labelled("lloco encoder with tokenizer 1");
         fingerprint.field(encoder.fingerprint().as_bytes());
         fingerprint.field(tokenizer.fingerprint()?.as_bytes());
-        let config = *encoder.config();
+        let layout = encoder.layout();
         let size = |field: &'static str, value: usize| {
             u32::try_from(value).map_err(|_| {
                 let expected = "a length below 2^32".into();
@@ -149,11 +149,12 @@ impl LlocoBuilder {
         };
         let info = EncoderInfo::new(
             fingerprint.finish().to_string(),
-            size("segment_length", config.segment_length)?,
-            size("summary_length", config.summary_length)?,
+            size("segment_length", layout.segment_length)?,
+            size("summary_length", layout.summary_length)?,
             size("hidden_size", encoder.decoder().config().hidden_size)?,
         )
-        .accumulate(config.accumulate_summary)
+        .accumulate(layout.accumulate)
+        .recurrent(layout.recurrent)
         .precision(self.precision);
 
         let prompts = Prompts::new(tokenizer, encoder.decoder().config())?;

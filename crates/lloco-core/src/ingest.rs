@@ -163,7 +163,7 @@ impl Lloco {
         self.store.commit(&stored)?;
         added.documents += 1;
         added.tokens += ids.len() as u64;
-        added.summary_vectors += self.encoder.config().summary_vectors(ids.len()) as u64;
+        added.summary_vectors += self.encoder.layout().summary_vectors(ids.len()) as u64;
         Ok(())
     }
 

@@ -66,5 +66,5 @@ pub use burn::tensor::Device;
 pub use lloco_decoder::{
     Checkpoint, Decoder, GenerateConfig, KvCache, Message, NoAdapter, Pass, Prompt, Sampling, Tokenizer, WeightType,
 };
-pub use lloco_encoder::{AutoCompressor, EncoderConfig, EncoderOptions, Training, softprompt};
+pub use lloco_encoder::{AutoCompressor, ContextEncoder, EncoderConfig, EncoderOptions, Training, softprompt};
 pub use lloco_lora::{Adapter, LoraConfig, TrainConfig};

@@ -5,7 +5,7 @@ use std::{
     sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use lloco_encoder::{AutoCompressor, Training};
+use lloco_encoder::{ContextEncoder, Training};
 use lloco_retrieval::Embedder;
 
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
 /// The offline verbs can be repeated and interrupted at any time; they never do work twice.
 pub struct Lloco {
     pub(crate) store: LocalStore,
-    pub(crate) encoder: AutoCompressor,
+    pub(crate) encoder: Box<dyn ContextEncoder>,
     /// The encoder as the store knows it.
     pub(crate) info: EncoderInfo,
     pub(crate) embedder: Embedder,
@@ -64,8 +64,8 @@ impl Lloco {
     }
 
     /// The encoder, which holds the language model.
-    pub fn encoder(&self) -> &AutoCompressor {
-        &self.encoder
+    pub fn encoder(&self) -> &dyn ContextEncoder {
+        &*self.encoder
     }
 
     /// The encoder as the store knows it.

@@ -6,22 +6,15 @@ use lloco_decoder::{
     Checkpoint, Decoder, KvCache, Pass,
     burn::tensor::{Tensor, s},
 };
+use lloco_lora::Adapter;
 use sha2::{Digest, Sha256};
 
-use crate::{EncoderConfig, EncoderOptions, Error, Result};
+use crate::{
+    Compressor, ContextEncoder, EncoderConfig, EncoderOptions, Encoding, Error, Layout, Mode, Result, Training,
+};
 
 /// Name of the summary tokens' embeddings in a checkpoint, `[summary_length, hidden]`.
 const EMBED_SUMMARY: &str = "embed_summary.weight";
-
-/// Whether a compressor was ever trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Training {
-    /// The checkpoint brought summary embeddings.
-    Trained,
-    /// It brought none; they are copies of the end token's embedding, where training starts. The summary vectors
-    /// say little until the compressor is trained.
-    Untrained,
-}
 
 /// The context encoder of LLoCO (arXiv 2305.14788, section 3; arXiv 2404.07979, section 3.1).
 ///
@@ -33,6 +26,9 @@ pub struct AutoCompressor {
     /// `[1, summary_length, hidden]`.
     embed_summary: Tensor<3>,
     training: Training,
+    /// Active while documents are read, and only then.
+    adapter: Option<Arc<Adapter>>,
+    reader: Option<Arc<Adapter>>,
     fingerprint: String,
 }
 
@@ -57,7 +53,7 @@ impl AutoCompressor {
                     checkpoint = %checkpoint.path().display(),
                     "no {EMBED_SUMMARY}: the compressor is untrained and its summaries say little"
                 );
-                (untrained(&decoder, config.summary_length)?, Training::Untrained)
+                (end_rows(&decoder, config.summary_length)?, Training::Untrained)
             }
         };
         let mut hash = Sha256::new();
@@ -66,7 +62,35 @@ impl AutoCompressor {
         let EncoderConfig { segment_length, summary_length, accumulate_summary } = config;
         hash.update(format!("{segment_length} {summary_length} {accumulate_summary}\n"));
         let fingerprint = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { decoder, config, embed_summary: embeddings, training, fingerprint })
+        Ok(Self { decoder, config, embed_summary: embeddings, training, adapter: None, reader: None, fingerprint })
+    }
+
+    /// The encoder of a compressor that was trained, or is to be. Segments may be of another length than in training,
+    /// where it was random; the rest is as trained.
+    pub(crate) fn trained(compressor: &Compressor, decoder: Arc<Decoder>, options: &EncoderOptions) -> Result<Self> {
+        let Mode::AutoCompressor(trained) = &compressor.config.mode else {
+            let (found, expected) = (format!("{:?}", compressor.config.mode), "autocompressor".into());
+            return Err(Error::InvalidSetting { field: "mode", found, expected });
+        };
+        let config = options.settle_trained(*trained)?;
+        let EncoderConfig { segment_length, summary_length, accumulate_summary } = config;
+        let fingerprint = compressor
+            .fingerprint(&format!("autocompressor {segment_length} {summary_length} {accumulate_summary}"))?;
+        let weights = &compressor.weights;
+        let rows = weights.encoder.saved("embed_summary").ok_or_else(|| Error::InvalidSetting {
+            field: "embed_summary",
+            found: "none".into(),
+            expected: "a compressor of this mode has summary embeddings".into(),
+        })?;
+        Ok(Self {
+            embed_summary: rows.clone().unsqueeze(),
+            training: if compressor.config.steps > 0 { Training::Trained } else { Training::Untrained },
+            adapter: Some(Arc::new(weights.encoder.clone())),
+            reader: weights.reading().cloned().map(Arc::new),
+            decoder,
+            config,
+            fingerprint,
+        })
     }
 
     /// Lengths of segments and summaries.
@@ -74,53 +98,40 @@ impl AutoCompressor {
         &self.config
     }
 
-    /// The model that reads.
-    pub fn decoder(&self) -> &Arc<Decoder> {
-        &self.decoder
-    }
-
-    /// Whether the compressor was trained.
-    pub fn training(&self) -> Training {
-        self.training
-    }
-
-    /// SHA-256 of weights and configuration, in hexadecimal: encoders of equal fingerprint make equal summaries.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
-    /// Cuts token ids into segments.
-    pub fn segments<'a>(&self, ids: &'a [u32]) -> impl ExactSizeIterator<Item = &'a [u32]> {
-        ids.chunks(self.config.segment_length)
-    }
-
-    /// Encodes a whole document: its softprompt, `[summary_vectors, hidden]`.
-    ///
-    /// # Errors
-    /// [`Error::EmptyDocument`], or an id beyond the vocabulary.
-    pub fn encode(&self, ids: &[u32]) -> Result<Tensor<2>> {
-        let mut encoding = self.start(self.config.segments(ids.len()));
-        for segment in self.segments(ids) {
-            encoding.push(segment)?;
-        }
-        encoding.softprompt().ok_or(Error::EmptyDocument)
-    }
-
-    /// Begins a document of about `segments` segments; more are welcome.
-    pub fn start(&self, segments: usize) -> Encoding<'_> {
+    fn begin(&self, segments: usize) -> Recurrent<'_> {
         let EncoderConfig { segment_length, summary_length, accumulate_summary } = self.config;
         let prefix = if accumulate_summary { segments.saturating_sub(1) } else { 1 } * summary_length;
         let cache = KvCache::new(&self.decoder, 1, prefix + segment_length + summary_length);
-        Encoding { encoder: self, cache, softprompt: Vec::new(), unread: 0, short: None }
+        Recurrent { encoder: self, cache, softprompt: Vec::new(), unread: 0, short: None }
+    }
+}
+
+impl ContextEncoder for AutoCompressor {
+    fn decoder(&self) -> &Arc<Decoder> {
+        &self.decoder
     }
 
-    /// Goes on behind the softprompt of a document's complete segments, `[n, hidden]`.
-    ///
-    /// The result is that of encoding the whole document from its start.
-    ///
-    /// # Errors
-    /// [`Error::SoftpromptShape`] for rows that this encoder cannot have made.
-    pub fn resume(&self, softprompt: Tensor<2>, segments: usize) -> Result<Encoding<'_>> {
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    fn training(&self) -> Training {
+        self.training
+    }
+
+    fn layout(&self) -> Layout {
+        self.config.layout()
+    }
+
+    fn reader(&self) -> Option<&Arc<Adapter>> {
+        self.reader.as_ref()
+    }
+
+    fn start(&self, segments: usize) -> Box<dyn Encoding + '_> {
+        Box::new(self.begin(segments))
+    }
+
+    fn resume(&self, softprompt: Tensor<2>, segments: usize) -> Result<Box<dyn Encoding + '_>> {
         let [rows, width] = softprompt.dims();
         let summary = self.config.summary_length;
         let fits = if self.config.accumulate_summary { rows % summary == 0 } else { rows == summary };
@@ -128,20 +139,20 @@ impl AutoCompressor {
             let expected = format!("a multiple of {summary} rows of width {}", self.decoder.config().hidden_size);
             return Err(Error::SoftpromptShape { expected, found: vec![rows, width] });
         }
-        let mut encoding = self.start(rows / summary + segments);
+        let mut encoding = self.begin(rows / summary + segments);
         let softprompt = softprompt.to_device(self.decoder.device());
         encoding.unread = rows / summary;
         encoding.softprompt = softprompt.split(summary, 0);
-        Ok(encoding)
+        Ok(Box::new(encoding))
     }
 }
 
-/// A document on its way through the encoder.
+/// A document on its way through an AutoCompressor.
 ///
 /// The softprompt is a causal prefix: keys and values of its rows never change as it grows. They stay in the KV
 /// cache, and each segment costs only `[newest summary ; segment ; summary tokens]` rows.
 #[derive(Debug)]
-pub struct Encoding<'a> {
+struct Recurrent<'a> {
     encoder: &'a AutoCompressor,
     /// Keys and values of the softprompt's rows, but for the newest `unread` summaries.
     cache: KvCache,
@@ -152,21 +163,10 @@ pub struct Encoding<'a> {
     short: Option<usize>,
 }
 
-impl Encoding<'_> {
-    /// Reads the next segment; returns its summary vectors, `[summary_length, hidden]`.
-    ///
-    /// # Errors
-    /// For an empty or too long segment, one behind a short one, or an id beyond the vocabulary; nothing is lost then.
-    pub fn push(&mut self, segment: &[u32]) -> Result<Tensor<2>> {
+impl Encoding for Recurrent<'_> {
+    fn push(&mut self, segment: &[u32]) -> Result<Tensor<2>> {
         let EncoderConfig { segment_length, summary_length, accumulate_summary } = self.encoder.config;
-        match (segment.len(), self.short) {
-            (0, _) => return Err(Error::EmptyDocument),
-            (_, Some(found)) => return Err(Error::SegmentTooShort { expected: segment_length, found }),
-            (found, _) if found > segment_length => {
-                return Err(Error::SegmentTooLong { expected: segment_length, found });
-            }
-            _ => {}
-        }
+        self.encoder.config.layout().check(segment.len(), self.short)?;
         let decoder = &self.encoder.decoder;
         let text = decoder.embed(segment)?;
         let embed_summary = self.encoder.embed_summary.clone().cast(text.dtype());
@@ -175,7 +175,10 @@ impl Encoding<'_> {
         rows.extend([text, embed_summary]);
 
         let kept = self.cache.len() + self.unread * summary_length;
-        let pass = Pass::new().cache(&mut self.cache).last_rows(summary_length);
+        let mut pass = Pass::new().cache(&mut self.cache).last_rows(summary_length);
+        if let Some(adapter) = &self.encoder.adapter {
+            pass = pass.adapter(adapter);
+        }
         let hidden = decoder.forward(Tensor::cat(rows, 1), pass)?;
         let summary: Tensor<2> = hidden.squeeze_dim(0);
 
@@ -192,13 +195,7 @@ impl Encoding<'_> {
         Ok(summary)
     }
 
-    /// Puts `rows` `[summary_length, hidden]` in the place of the newest summary, for all that follows: a store that
-    /// keeps summaries in half precision gives back what it kept, and a run that was interrupted goes on from the
-    /// same rows as one that was not.
-    ///
-    /// # Errors
-    /// [`Error::SoftpromptShape`] for rows of another shape, or before the first segment.
-    pub fn replace_newest(&mut self, rows: Tensor<2>) -> Result<()> {
+    fn replace_newest(&mut self, rows: Tensor<2>) -> Result<()> {
         let expected = [self.encoder.config.summary_length, self.encoder.decoder.config().hidden_size];
         match self.softprompt.last_mut() {
             Some(newest) if rows.dims() == expected => *newest = rows.to_device(self.encoder.decoder.device()),
@@ -210,8 +207,7 @@ impl Encoding<'_> {
         Ok(())
     }
 
-    /// The softprompt so far, `[n, hidden]`, or `None` before the first segment.
-    pub fn softprompt(&self) -> Option<Tensor<2>> {
+    fn softprompt(&self) -> Option<Tensor<2>> {
         match self.softprompt.is_empty() {
             true => None,
             false => Some(Tensor::cat(self.softprompt.clone(), 0)),
@@ -219,8 +215,8 @@ impl Encoding<'_> {
     }
 }
 
-/// Copies of the end token's embedding, `[1, summary_length, hidden]`: where training starts.
-fn untrained(decoder: &Decoder, summary_length: usize) -> Result<Tensor<3>> {
+/// Copies of the end token's embedding, `[1, rows, hidden]`: where training starts.
+pub(crate) fn end_rows(decoder: &Decoder, rows: usize) -> Result<Tensor<3>> {
     let Some(&end) = decoder.config().eos_token_ids.first() else {
         return Err(Error::InvalidSetting {
             field: "eos_token_id",
@@ -229,5 +225,5 @@ fn untrained(decoder: &Decoder, summary_length: usize) -> Result<Tensor<3>> {
         });
     };
     let end: Tensor<3> = decoder.embed(&[end])?;
-    Ok(end.slice(s![.., 0..1, ..]).repeat_dim(1, summary_length))
+    Ok(end.slice(s![.., 0..1, ..]).repeat_dim(1, rows))
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use lloco_decoder::Checkpoint;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Layout, Result};
 
 /// How documents are cut and summarised. Part of an encoder's fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,21 @@ pub struct EncoderConfig {
 }
 
 impl EncoderConfig {
+    pub(crate) fn layout(&self) -> Layout {
+        let Self { segment_length, summary_length, accumulate_summary: accumulate } = *self;
+        Layout { segment_length, summary_length, accumulate, recurrent: true }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        for (field, value) in [("segment_length", self.segment_length), ("summary_length", self.summary_length)] {
+            if value == 0 || value > 1 << 20 {
+                let expected = "a length between 1 and 1048576".into();
+                return Err(Error::InvalidSetting { field, found: value.to_string(), expected });
+            }
+        }
+        Ok(())
+    }
+
     /// Segments that a document of `tokens` tokens is cut into.
     pub fn segments(&self, tokens: usize) -> usize {
         tokens.div_ceil(self.segment_length)
@@ -41,6 +56,8 @@ pub struct EncoderOptions {
     pub summary_length: Option<usize>,
     /// Whether summaries accumulate; the checkpoint's choice, else yes.
     pub accumulate_summary: Option<bool>,
+    /// Tokens a summary vector, for an encoder that was trained for several ratios; its first if left open.
+    pub ratio: Option<usize>,
 }
 
 /// The keys that AutoCompressor adds to `config.json`.
@@ -59,11 +76,10 @@ impl EncoderOptions {
             summary_length: self.summary_length.or(rows).or(keys.summary_length).unwrap_or(50),
             accumulate_summary: self.accumulate_summary.or(keys.accumulate_summary).unwrap_or(true),
         };
-        for (field, value) in [("segment_length", config.segment_length), ("summary_length", config.summary_length)] {
-            if value == 0 || value > 1 << 20 {
-                let expected = "a length between 1 and 1048576".into();
-                return Err(Error::InvalidSetting { field, found: value.to_string(), expected });
-            }
+        config.check()?;
+        if let Some(ratio) = self.ratio {
+            let expected = "nothing: an AutoCompressor has a segment and a summary length".into();
+            return Err(Error::InvalidSetting { field: "ratio", found: ratio.to_string(), expected });
         }
         match rows {
             Some(rows) if rows != config.summary_length => Err(Error::InvalidSetting {
@@ -76,6 +92,26 @@ impl EncoderOptions {
             }),
             _ => Ok(config),
         }
+    }
+}
+
+impl EncoderOptions {
+    /// Settles the choices that training has left.
+    pub(crate) fn settle_trained(&self, trained: EncoderConfig) -> Result<EncoderConfig> {
+        let fixed = |field: &'static str, found: Option<String>, expected: String| match found {
+            Some(found) if found != expected => {
+                Err(Error::InvalidSetting { field, found, expected: format!("{expected}, as trained") })
+            }
+            _ => Ok(()),
+        };
+        let text = |value: Option<usize>| value.map(|value| value.to_string());
+        fixed("summary_length", text(self.summary_length), trained.summary_length.to_string())?;
+        let accumulate = self.accumulate_summary.map(|value| value.to_string());
+        fixed("accumulate_summary", accumulate, trained.accumulate_summary.to_string())?;
+        fixed("ratio", text(self.ratio), "left out".into())?;
+        let config = EncoderConfig { segment_length: self.segment_length.unwrap_or(trained.segment_length), ..trained };
+        config.check()?;
+        Ok(config)
     }
 }
 

@@ -12,6 +12,9 @@ pub enum Error {
     /// The model could not be loaded or run.
     #[error(transparent)]
     Decoder(#[from] lloco_decoder::Error),
+    /// An adapter could not be read, written or trained.
+    #[error(transparent)]
+    Lora(#[from] lloco_lora::Error),
     /// A setting is out of range or does not fit the checkpoint.
     #[error("encoder setting `{field}` = {found}: {expected}")]
     InvalidSetting {
@@ -48,6 +51,74 @@ pub enum Error {
         expected: String,
         /// The shape that was given.
         found: Vec<usize>,
+    },
+    /// A compressor was trained for another model.
+    #[error("{}: trained for the model of fingerprint {expected:.16}, this one has {found:.16}; load the model that it was trained on", path.display())]
+    OtherModel {
+        /// The compressor's configuration.
+        path: PathBuf,
+        /// The fingerprint that it was trained for.
+        expected: String,
+        /// That of the model at hand.
+        found: String,
+    },
+    /// A value of a curriculum is out of range.
+    #[error("{}: `{field}` = {found}; expected {expected}", path.display())]
+    Curriculum {
+        /// The file.
+        path: PathBuf,
+        /// The value's place, `stages[0].steps` for example.
+        field: String,
+        /// The value.
+        found: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// A line of training data is no document.
+    #[error("{}, line {line}: {detail}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1; 0 in a plain text.
+        line: usize,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// There is no text in the training data.
+    #[error("no text to train on in {files:?}")]
+    NoData {
+        /// The files.
+        files: Vec<PathBuf>,
+    },
+    /// No document is long enough for a stage.
+    #[error("stage {stage:?} needs documents of at least {tokens} tokens and found none; shorten its context")]
+    NoSample {
+        /// The stage.
+        stage: String,
+        /// Tokens that a sample has.
+        tokens: usize,
+    },
+    /// Losses or gradients stopped being numbers. Weights and checkpoints are as before the step.
+    #[error("{what} at step {step} on {samples:?}; lower the learning rates or look at these documents")]
+    NotFinite {
+        /// The values.
+        what: String,
+        /// The step, from 1.
+        step: usize,
+        /// The samples of the batch.
+        samples: Vec<String>,
+    },
+    /// A checkpoint was written under another curriculum, or on other data.
+    #[error("{}: `{field}` was {found}, this run has {expected}; resume with the same settings or start in a new directory", path.display())]
+    CheckpointMismatch {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        field: String,
+        /// The value of this run.
+        expected: String,
+        /// The value in the checkpoint.
+        found: String,
     },
     /// A file could not be read or written.
     #[error("cannot read or write {}: {source}", path.display())]

@@ -8,7 +8,7 @@
 //! ```no_run
 //! use std::sync::Arc;
 //! use lloco_decoder::{Checkpoint, Decoder, WeightType, burn::tensor::Device};
-//! use lloco_encoder::{AutoCompressor, EncoderOptions};
+//! use lloco_encoder::{AutoCompressor, ContextEncoder, EncoderOptions};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let checkpoint = Checkpoint::open("models/autocompressor")?;
@@ -29,9 +29,22 @@
 
 mod compressor;
 mod config;
+mod connector;
+mod context;
 mod error;
+mod pooled;
 pub mod softprompt;
+mod trained;
+pub mod training;
+mod weights;
 
-pub use compressor::{AutoCompressor, Encoding, Training};
+pub use compressor::AutoCompressor;
 pub use config::{EncoderConfig, EncoderOptions};
+pub use context::{ContextEncoder, Encoding, Layout, Training};
 pub use error::{Error, Result};
+pub use pooled::{Pooled, PooledConfig};
+pub use trained::{Compressor, CompressorConfig, Mode, Reader, open};
+pub use training::{
+    CompressorStep, CompressorTrainer, Corpus, Curriculum, Evaluation, Losses, Sample, Stage, TrainingEvent,
+    TrainingOutcome, Wording,
+};

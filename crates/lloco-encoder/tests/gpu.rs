@@ -9,7 +9,7 @@ use lloco_decoder::{
     Checkpoint, Decoder, GenerateConfig, NoAdapter, Prompt, WeightType,
     burn::tensor::{Device, Tensor},
 };
-use lloco_encoder::{AutoCompressor, EncoderOptions};
+use lloco_encoder::{AutoCompressor, ContextEncoder, EncoderOptions};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ use lloco_decoder::{
     Checkpoint, Decoder, WeightType,
     burn::tensor::{Device, Tensor, s},
 };
-use lloco_encoder::{AutoCompressor, EncoderOptions, Error, Training};
+use lloco_encoder::{AutoCompressor, ContextEncoder, EncoderOptions, Error, Training};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -54,6 +54,7 @@ impl Golden {
             segment_length: Some(self.cases.segment_length),
             summary_length: Some(self.cases.summary_length),
             accumulate_summary: Some(accumulate),
+            ratio: None,
         };
         AutoCompressor::load(&self.checkpoint, self.decoder.clone(), &options).unwrap()
     }

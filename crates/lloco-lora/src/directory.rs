@@ -10,7 +10,8 @@ use std::{
 use crate::{Error, Result};
 
 /// A directory under construction, hidden beside its final place. Dropped unpublished, it is removed.
-pub(crate) struct Draft {
+#[derive(Debug)]
+pub struct Draft {
     target: PathBuf,
     partial: PathBuf,
     published: bool,
@@ -18,7 +19,10 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Starts a directory that will be `target`, which must not exist (or be an empty directory).
-    pub(crate) fn new(target: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when it does, [`Error::Io`] when the draft cannot be made.
+    pub fn new(target: &Path) -> Result<Self> {
         if fs::read_dir(target).map_or(target.exists(), |mut entries| entries.next().is_some()) {
             return Err(Error::Exists { path: target.to_path_buf() });
         }
@@ -34,13 +38,16 @@ impl Draft {
         Ok(Self { target: target.to_path_buf(), partial, published: false })
     }
 
-    /// A draft inside this one, published with it.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    /// Where a file of this name lies until the draft is published.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.partial.join(name)
     }
 
     /// Writes a file through to the disk.
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Io`] when writing fails.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path(name);
         let written = File::create(&path).and_then(|mut file| {
             file.write_all(bytes)?;
@@ -50,7 +57,10 @@ impl Draft {
     }
 
     /// Moves the directory to its place, in one step.
-    pub(crate) fn publish(mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Io`] when that fails.
+    pub fn publish(mut self) -> Result<()> {
         sync(&self.partial)?;
         fs::rename(&self.partial, &self.target).map_err(Error::write(&self.target))?;
         self.published = true;

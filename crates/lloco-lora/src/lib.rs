@@ -50,6 +50,7 @@ mod adapter;
 mod batch;
 mod config;
 mod directory;
+pub mod durable;
 mod error;
 pub mod finetune;
 mod parameters;

@@ -22,8 +22,11 @@ pub enum StoredType {
     F16,
 }
 
-/// Reads all tensors of a file as f32, whether stored as f32, f16 or bf16.
-pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, TensorData>> {
+/// Reads all tensors of a safetensors file as f32, whether stored as f32, f16 or bf16.
+///
+/// # Errors
+/// When the file cannot be read, is damaged, or holds other types or values that are not finite.
+pub fn read(path: &Path) -> Result<BTreeMap<String, TensorData>> {
     let bytes = fs::read(path).map_err(Error::read(path))?;
     let malformed = |detail: String| Error::Malformed { path: path.to_path_buf(), detail };
     let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(format!("not valid safetensors: {e}")))?;
@@ -44,8 +47,11 @@ pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, TensorData>> {
     Ok(tensors)
 }
 
-/// The bytes of a file with these tensors.
-pub(crate) fn write(tensors: &BTreeMap<String, Tensor<2>>, stored: StoredType, path: &Path) -> Result<Vec<u8>> {
+/// The bytes of a safetensors file with these tensors; `path` is what errors call it.
+///
+/// # Errors
+/// When values cannot be read back from the device, or are too large for f16.
+pub fn write(tensors: &BTreeMap<String, Tensor<2>>, stored: StoredType, path: &Path) -> Result<Vec<u8>> {
     let mut entries = BTreeMap::new();
     for (name, tensor) in tensors {
         let shape = tensor.dims().to_vec();
@@ -74,8 +80,11 @@ pub(crate) fn write(tensors: &BTreeMap<String, Tensor<2>>, stored: StoredType, p
     safetensors::serialize(views, Some(metadata)).map_err(malformed)
 }
 
-/// A tensor's values on the host, row by row.
-pub(crate) fn values<const D: usize>(what: &str, tensor: Tensor<D>) -> Result<Vec<f32>> {
+/// A tensor's values on the host, row by row; `what` is what errors call them.
+///
+/// # Errors
+/// [`Error::Device`] when they cannot be read back from the device.
+pub fn values<const D: usize>(what: &str, tensor: Tensor<D>) -> Result<Vec<f32>> {
     let failed = |detail: String| Error::Device { what: what.to_owned(), detail };
     let data = tensor.inner().try_into_data_as::<f32>().map_err(|e| failed(e.to_string()))?;
     data.try_into_vec::<f32>().map_err(|e| failed(format!("{e:?}")))

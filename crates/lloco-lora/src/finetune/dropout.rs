@@ -27,7 +27,8 @@ impl LinearAdapter for Dropout<'_> {
         }
         let data = TensorData::new(self.mask(site, input.dims().iter().product()), input.dims());
         let mask = Tensor::<3>::from_data(data, &input.device().inner()).cast(input.dtype());
-        self.adapter.delta(site, &(input.clone() * mask.autodiff()))
+        let mask = if input.is_autodiff() { mask.autodiff() } else { mask };
+        self.adapter.delta(site, &(input.clone() * mask))
     }
 
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
@@ -54,8 +55,8 @@ impl Dropout<'_> {
     }
 }
 
-/// The output function of SplitMix64 (Steele, Lea, Flood 2014).
-pub(crate) fn mix(mut z: u64) -> u64 {
+/// Well-mixed bits of a number, for seeds: the output function of SplitMix64 (Steele, Lea, Flood 2014).
+pub fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)

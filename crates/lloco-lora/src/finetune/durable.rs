@@ -1,8 +1,7 @@
 //! Checkpoints: a killed run goes on as if it had never stopped.
 //!
-//! Each lies in a directory of its own, `step-00000123`, which appears whole or not at all: a PEFT adapter, AdamW's
-//! moments, the best adapter so far, and `trainer.json` with the step and the settings. Order of examples and dropout
-//! follow from seed and step. The newest one counts; the one before it is kept.
+//! Each holds a PEFT adapter, AdamW's moments, the best adapter so far, and `trainer.json` with the step and the
+//! settings. Order of examples and dropout follow from seed and step. See [`Checkpoints`].
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,7 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Example, TrainConfig, Trainer, trainer::Best};
-use crate::{Adapter, Error, Result, StoredType, directory::Draft, tensor_file};
+use crate::{Adapter, Error, Result, StoredType, durable::Checkpoints, tensor_file};
 
 /// Version of the checkpoint's layout.
 const FORMAT: u32 = 1;
@@ -41,23 +40,6 @@ impl Trainer<'_> {
     /// [`Error::Io`] when writing fails; checkpoints that are there stay. [`Error::CheckpointAhead`] when there are
     /// some of later steps.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<PathBuf> {
-        let dir = dir.as_ref();
-        self.check_not_behind(dir)?;
-        let target = dir.join(format!("step-{:08}", self.step));
-        if target.exists() {
-            return Ok(target);
-        }
-        let draft = Draft::new(&target)?;
-        for (name, bytes) in self.adapter.files(StoredType::F32, &target)? {
-            draft.write(name, &bytes)?;
-        }
-        let write = |name: &str, tensors: &BTreeMap<_, _>| {
-            draft.write(name, &tensor_file::write(tensors, StoredType::F32, &draft.path(name))?)
-        };
-        write("optimizer.safetensors", &self.optimizer.state())?;
-        if let Some(best) = &self.best {
-            write("best.safetensors", &best.adapter.parameters())?;
-        }
         let state = State {
             format: FORMAT,
             step: self.step,
@@ -66,18 +48,21 @@ impl Trainer<'_> {
             best: self.best.as_ref().map(|best| (best.nll, best.step)),
             stale: self.stale,
         };
-        let json = serde_json::to_vec_pretty(&state);
-        let json = json.map_err(|e| Error::Malformed { path: target.clone(), detail: e.to_string() })?;
-        draft.write("trainer.json", &json)?;
-        draft.publish()?;
-        for (step, path) in steps(dir)?.into_iter().rev().skip(2) {
-            // A checkpoint that stays only costs space.
-            if let Err(error) = fs::remove_dir_all(&path) {
-                tracing::warn!(step, path = %path.display(), %error, "cannot remove an old checkpoint");
+        Checkpoints::new(dir.as_ref()).write(self.step, |draft| {
+            for (name, bytes) in self.adapter.files(StoredType::F32, &draft.path(""))? {
+                draft.write(name, &bytes)?;
             }
-        }
-        tracing::info!(step = self.step, path = %target.display(), "saved checkpoint");
-        Ok(target)
+            let write = |name: &str, tensors: &BTreeMap<_, _>| {
+                draft.write(name, &tensor_file::write(tensors, StoredType::F32, &draft.path(name))?)
+            };
+            write("optimizer.safetensors", &self.optimizer.state())?;
+            if let Some(best) = &self.best {
+                write("best.safetensors", &best.adapter.parameters())?;
+            }
+            let json = serde_json::to_vec_pretty(&state);
+            let path = draft.path("trainer.json");
+            draft.write("trainer.json", &json.map_err(|e| Error::Malformed { path, detail: e.to_string() })?)
+        })
     }
 
     /// Goes on from the newest checkpoint in `dir`. Returns whether there was one; without one nothing changes.
@@ -86,7 +71,7 @@ impl Trainer<'_> {
     /// [`Error::CheckpointMismatch`] when it was written with other settings or on other examples, others when it is
     /// damaged. The trainer is then as before.
     pub fn resume(&mut self, dir: impl AsRef<Path>) -> Result<bool> {
-        let Some((_, path)) = steps(dir.as_ref())?.pop_last() else { return Ok(false) };
+        let Some((_, path)) = Checkpoints::new(dir.as_ref()).newest()? else { return Ok(false) };
         let file = path.join("trainer.json");
         let json = fs::read(&file).map_err(Error::read(&file))?;
         let malformed = |detail: String| Error::Malformed { path: file.clone(), detail };
@@ -110,7 +95,7 @@ impl Trainer<'_> {
         let adapter = Adapter::load(&path, model, device)?;
         let mut optimizer = self.optimizer.clone();
         let moments = path.join("optimizer.safetensors");
-        optimizer.restore(tensor_file::read(&moments)?, &adapter, &moments, device)?;
+        optimizer.restore(tensor_file::read(&moments)?, &adapter.parameters(), &moments, device)?;
         let best = state.best.map(|(nll, step)| {
             let path = path.join("best.safetensors");
             let tensors = tensor_file::read(&path)?;
@@ -122,32 +107,6 @@ impl Trainer<'_> {
         tracing::info!(step = self.step, path = %path.display(), "resumed");
         Ok(true)
     }
-}
-
-impl Trainer<'_> {
-    /// Refuses a directory whose run is further than this one: its checkpoints would be taken for ours.
-    pub(super) fn check_not_behind(&self, dir: &Path) -> Result<()> {
-        match steps(dir)?.pop_last() {
-            Some((found, path)) if found > self.step => Err(Error::CheckpointAhead { path, found, step: self.step }),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// The complete checkpoints of a directory by step.
-fn steps(dir: &Path) -> Result<BTreeMap<usize, PathBuf>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(e) => return Err(Error::read(dir)(e)),
-    };
-    let mut steps = BTreeMap::new();
-    for entry in entries {
-        let path = entry.map_err(Error::read(dir))?.path();
-        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
-        steps.extend(step.map(|step| (step, path)));
-    }
-    Ok(steps)
 }
 
 /// The first setting that differs, as (name, expected, found).

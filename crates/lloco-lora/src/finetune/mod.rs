@@ -28,7 +28,7 @@ mod schedule;
 mod trainer;
 
 pub use config::{Schedule, TrainConfig};
-pub use dropout::Dropout;
+pub use dropout::{Dropout, mix};
 pub use example::{Example, SummaryVectors};
 pub use gradients::{BatchGradients, Evaluation, NamedGradients, batch_gradients, evaluate};
 pub use loss::{Scored, cross_entropy};

@@ -32,17 +32,23 @@ impl AdamW {
     /// The adapter after one step against `gradients`. A parameter without gradient stays as it is.
     #[must_use]
     pub fn step(&mut self, rate: f64, adapter: &Adapter, gradients: &NamedGradients) -> Adapter {
-        adapter.map(|name, parameter| {
-            let Some(gradient) = gradients.get(name) else { return parameter };
-            let state = self.moments.remove(name);
-            let (parameter, state) = self.rule.step(rate, parameter.inner(), gradient.clone(), state);
-            self.moments.extend(state.map(|state| (name.to_owned(), state)));
-            parameter
+        adapter.map(|name, parameter| match gradients.get(name) {
+            Some(gradient) => self.update(rate, name, parameter, gradient),
+            None => parameter,
         })
     }
 
+    /// One parameter after a step of its own rate; its moments are kept under `name`.
+    #[must_use]
+    pub fn update(&mut self, rate: f64, name: &str, parameter: Tensor<2>, gradient: &Tensor<2>) -> Tensor<2> {
+        let state = self.moments.remove(name);
+        let (parameter, state) = self.rule.step(rate, parameter.inner(), gradient.clone(), state);
+        self.moments.extend(state.map(|state| (name.to_owned(), state)));
+        parameter
+    }
+
     /// The moments by name: `NAME.exp_avg` and `NAME.exp_avg_sq` of the parameter's shape, `NAME.step` `[1, 1]`.
-    pub(crate) fn state(&self) -> BTreeMap<String, Tensor<2>> {
+    pub fn state(&self) -> BTreeMap<String, Tensor<2>> {
         let mut tensors = BTreeMap::new();
         for (name, AdamWState { momentum }) in &self.moments {
             let step = TensorData::new(vec![momentum.time as f32], [1, 1]);
@@ -53,17 +59,20 @@ impl AdamW {
         tensors
     }
 
-    /// Takes over what [`state`](Self::state) gave.
-    pub(crate) fn restore(
+    /// Takes over what [`state`](Self::state) gave, for `parameters` by name; `origin` is what errors call the file.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when a moment is missing, has another shape than its parameter, or belongs to none.
+    pub fn restore(
         &mut self,
         mut tensors: BTreeMap<String, TensorData>,
-        adapter: &Adapter,
+        parameters: &BTreeMap<String, Tensor<2>>,
         origin: &std::path::Path,
         device: &Device,
     ) -> Result<()> {
         let malformed = |detail: String| Error::Malformed { path: origin.to_path_buf(), detail };
         self.moments.clear();
-        for (name, parameter) in adapter.parameters() {
+        for (name, parameter) in parameters {
             let Some(step) = tensors.remove(&format!("{name}.step")) else { continue };
             let time = step.as_slice::<f32>().ok().and_then(|step| step.first().copied()).unwrap_or(-1.0);
             if !(time >= 1.0 && time.fract() == 0.0) {
@@ -77,7 +86,7 @@ impl AdamW {
                 }
             };
             let momentum = AdaptiveMomentumState::new(time as usize, moment("exp_avg")?, moment("exp_avg_sq")?);
-            self.moments.insert(name, AdamWState { momentum });
+            self.moments.insert(name.clone(), AdamWState { momentum });
         }
         match tensors.into_keys().next() {
             Some(name) => Err(malformed(format!("`{name}` belongs to no parameter"))),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     AdamW, BatchGradients, Evaluation, Example, TrainConfig, batch_gradients, dropout::mix, evaluate, order::Order,
 };
-use crate::{Adapter, Error, Result};
+use crate::{Adapter, Error, Result, durable::Checkpoints};
 
 /// A finetuning run.
 ///
@@ -228,7 +228,7 @@ impl<'a> Trainer<'a> {
         observer: &mut dyn FnMut(&Event) -> ControlFlow<()>,
     ) -> Result<Outcome> {
         if let Some(dir) = checkpoints {
-            self.check_not_behind(dir)?;
+            Checkpoints::new(dir).check_not_behind(self.step)?;
         }
         let mut outcome = self.finished();
         let mut saved = self.step;

@@ -1,0 +1,206 @@
+//! Pooled: independent segments, their hidden states averaged over windows.
+
+use std::sync::Arc;
+
+use lloco_decoder::{
+    Decoder, Pass,
+    burn::tensor::{Tensor, s},
+};
+use lloco_lora::Adapter;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Compressor, ContextEncoder, EncoderOptions, Encoding, Error, Layout, Mode, Result, Training, weights::Weights,
+};
+
+/// Lengths of a pooling encoder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PooledConfig {
+    /// Tokens a segment; a document's last may have fewer.
+    pub segment_length: usize,
+    /// Tokens a summary vector, each of these trained. The first is used where no other is asked for.
+    pub ratios: Vec<usize>,
+}
+
+impl PooledConfig {
+    pub(crate) fn check(&self) -> Result<()> {
+        let length = self.segment_length;
+        if length == 0 || length > 1 << 20 {
+            let expected = "a length between 1 and 1048576".into();
+            return Err(Error::InvalidSetting { field: "segment_length", found: length.to_string(), expected });
+        }
+        let fits = |&ratio: &usize| ratio > 0 && length.is_multiple_of(ratio);
+        if self.ratios.is_empty() || !self.ratios.iter().all(fits) {
+            let (found, expected) = (format!("{:?}", self.ratios), format!("at least one, each a divisor of {length}"));
+            return Err(Error::InvalidSetting { field: "ratios", found, expected });
+        }
+        Ok(())
+    }
+}
+
+/// A context encoder that reads each segment by itself and averages the last hidden states over windows of a few
+/// tokens; a connector then brings the averages to the scale of embeddings.
+///
+/// A summary depends on its segment alone: equal segments have equal summaries, in whichever document they stand. One
+/// encoding serves several ratios. Sources: ARC-Encoder, arXiv 2510.20535; SimpleCC, arXiv 2510.20797.
+#[derive(Debug)]
+pub struct Pooled {
+    decoder: Arc<Decoder>,
+    config: PooledConfig,
+    /// Index of the ratio in use.
+    ratio: usize,
+    weights: Weights,
+    scale: f64,
+    training: Training,
+    reader: Option<Arc<Adapter>>,
+    fingerprint: String,
+}
+
+impl Pooled {
+    /// The encoder of a compressor that was trained, or is to be.
+    pub(crate) fn trained(compressor: &Compressor, decoder: Arc<Decoder>, options: &EncoderOptions) -> Result<Self> {
+        let Mode::Pooled(config) = &compressor.config.mode else {
+            let (found, expected) = (format!("{:?}", compressor.config.mode), "pooled".into());
+            return Err(Error::InvalidSetting { field: "mode", found, expected });
+        };
+        config.check()?;
+        let first = config.ratios.first().copied().unwrap_or(1);
+        let ratio = options.ratio.unwrap_or(first);
+        let Some(ratio) = config.ratios.iter().position(|&trained| trained == ratio) else {
+            let expected = format!("one of those trained, {:?}", config.ratios);
+            return Err(Error::InvalidSetting { field: "ratio", found: ratio.to_string(), expected });
+        };
+        let fixed = [("segment_length", options.segment_length, config.segment_length)];
+        for (field, asked, trained) in fixed {
+            if let Some(asked) = asked.filter(|&asked| asked != trained) {
+                let expected = format!("{trained}, as trained; leave the setting out");
+                return Err(Error::InvalidSetting { field, found: asked.to_string(), expected });
+            }
+        }
+        if let Some(found) = options.summary_length {
+            let expected = "nothing: choose a ratio instead".into();
+            return Err(Error::InvalidSetting { field: "summary_length", found: found.to_string(), expected });
+        }
+        let settings = format!("pooled {} {:?}", config.segment_length, config.ratios.get(ratio));
+        Ok(Self {
+            fingerprint: compressor.fingerprint(&settings)?,
+            config: config.clone(),
+            ratio,
+            reader: compressor.weights.reading().cloned().map(Arc::new),
+            weights: compressor.weights.clone(),
+            scale: compressor.config.embedding_scale,
+            training: if compressor.config.steps > 0 { Training::Trained } else { Training::Untrained },
+            decoder,
+        })
+    }
+
+    /// Lengths of segments, and the trained ratios.
+    pub fn config(&self) -> &PooledConfig {
+        &self.config
+    }
+
+    /// Tokens a summary vector.
+    pub fn ratio(&self) -> usize {
+        self.config.ratios.get(self.ratio).copied().unwrap_or(1)
+    }
+}
+
+impl ContextEncoder for Pooled {
+    fn decoder(&self) -> &Arc<Decoder> {
+        &self.decoder
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    fn training(&self) -> Training {
+        self.training
+    }
+
+    fn layout(&self) -> Layout {
+        let segment_length = self.config.segment_length;
+        let summary_length = segment_length / self.ratio();
+        Layout { segment_length, summary_length, accumulate: true, recurrent: false }
+    }
+
+    fn reader(&self) -> Option<&Arc<Adapter>> {
+        self.reader.as_ref()
+    }
+
+    fn start(&self, _segments: usize) -> Box<dyn Encoding + '_> {
+        Box::new(Independent { encoder: self, softprompt: Vec::new(), short: None })
+    }
+
+    fn resume(&self, softprompt: Tensor<2>, _segments: usize) -> Result<Box<dyn Encoding + '_>> {
+        let ([rows, width], each) = (softprompt.dims(), self.layout().summary_length);
+        let hidden = self.decoder.config().hidden_size;
+        if rows == 0 || rows % each != 0 || width != hidden {
+            let expected = format!("a multiple of {each} rows of width {hidden}");
+            return Err(Error::SoftpromptShape { expected, found: vec![rows, width] });
+        }
+        let softprompt = vec![softprompt.to_device(self.decoder.device())];
+        Ok(Box::new(Independent { encoder: self, softprompt, short: None }))
+    }
+}
+
+/// A document on its way through a pooling encoder.
+#[derive(Debug)]
+struct Independent<'a> {
+    encoder: &'a Pooled,
+    softprompt: Vec<Tensor<2>>,
+    /// Length of the last segment, if it was not a full one.
+    short: Option<usize>,
+}
+
+impl Encoding for Independent<'_> {
+    fn push(&mut self, segment: &[u32]) -> Result<Tensor<2>> {
+        let Pooled { decoder, weights, config, ratio, scale, .. } = self.encoder;
+        self.encoder.layout().check(segment.len(), self.short)?;
+        let hidden = decoder.forward(decoder.embed(segment)?, Pass::new().adapter(&weights.encoder))?;
+        let summary = summarise(weights, hidden, (self.encoder.ratio(), *ratio), *scale).squeeze_dim(0);
+        self.short = (segment.len() < config.segment_length).then_some(segment.len());
+        self.softprompt.push(summary.clone());
+        Ok(summary)
+    }
+
+    fn replace_newest(&mut self, rows: Tensor<2>) -> Result<()> {
+        match self.softprompt.last_mut() {
+            Some(newest) if rows.dims() == newest.dims() => *newest = rows.to_device(self.encoder.decoder.device()),
+            newest => {
+                let expected = format!("{:?}, the newest summary's", newest.map(|rows| rows.dims()));
+                return Err(Error::SoftpromptShape { expected, found: rows.dims().to_vec() });
+            }
+        }
+        Ok(())
+    }
+
+    fn softprompt(&self) -> Option<Tensor<2>> {
+        (!self.softprompt.is_empty()).then(|| Tensor::cat(self.softprompt.clone(), 0))
+    }
+}
+
+/// Hidden states of segments `[batch, tokens, hidden]` -> their summary vectors `[batch, tokens / ratio, hidden]`,
+/// rounded up; the last window may be shorter. `ratio` and its index among the trained ones.
+pub(crate) fn summarise(weights: &Weights, hidden: Tensor<3>, (ratio, index): (usize, usize), scale: f64) -> Tensor<3> {
+    let [batch, tokens, width] = hidden.dims();
+    let (windows, rest) = (tokens / ratio, tokens % ratio);
+    let mut means = Vec::with_capacity(2);
+    if windows > 0 {
+        let full = hidden.clone().slice(s![.., ..windows * ratio, ..]);
+        let full: Tensor<4> = full.reshape([batch, windows, ratio, width]);
+        means.push(full.mean_dim(2).squeeze_dim::<3>(2));
+    }
+    if rest > 0 {
+        means.push(hidden.slice(s![.., windows * ratio.., ..]).mean_dim(1));
+    }
+    let pooled = Tensor::cat(means, 1);
+    let rows = windows + usize::from(rest > 0);
+    match &weights.connector {
+        Some(connector) => {
+            connector.forward(pooled.reshape([batch * rows, width]), index, scale).reshape([batch, rows, width])
+        }
+        None => pooled,
+    }
+}

@@ -1,0 +1,353 @@
+//! A curriculum: which compressor is trained, and through which stages. A plain JSON file.
+
+use std::{fs, path::Path};
+
+use lloco_lora::LoraConfig;
+use serde::{Deserialize, Serialize};
+
+use super::losses::Losses;
+use crate::{Error, Mode, Reader, Result};
+
+/// A training run from its first stage to its last.
+///
+/// Unknown keys are errors; what is left out has its default.
+///
+/// ```
+/// use lloco_encoder::Curriculum;
+/// let json = r#"{
+///     "mode": {"pooled": {"segment_length": 64, "ratios": [4]}},
+///     "stages": [{"name": "overfit", "steps": 200, "context": 64, "documents": 64, "ratios": [4],
+///                 "losses": {"reconstruction": 1.0}}]
+/// }"#;
+/// let curriculum = Curriculum::from_json(json, "curriculum.json")?;
+/// assert_eq!(curriculum.steps(), 200);
+/// # Ok::<_, lloco_encoder::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Curriculum {
+    /// The kind of encoder, and its lengths.
+    pub mode: Mode,
+    /// Shape of the encoder's adapter.
+    #[serde(default = "encoder_lora")]
+    pub encoder: LoraConfig,
+    /// Who reads summaries.
+    #[serde(default = "own_reader")]
+    pub reader: Reader,
+    /// The optimiser.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// Samples that are encoded and read together. Memory grows with it.
+    #[serde(default = "default_micro_batch")]
+    pub micro_batch: usize,
+    /// Steps between checkpoints.
+    #[serde(default = "default_save_every")]
+    pub save_every: usize,
+    /// Steps between evaluations on the held-out documents; 0 for one at the end of each stage.
+    #[serde(default)]
+    pub evaluate_every: usize,
+    /// Seeds the weights, the order of the documents, and all else that is drawn.
+    #[serde(default)]
+    pub seed: u64,
+    /// The stages in order.
+    pub stages: Vec<Stage>,
+}
+
+/// Settings of AdamW.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct OptimizerConfig {
+    /// Decay of the mean of gradients.
+    pub beta_1: f32,
+    /// Decay of the mean of squared gradients.
+    pub beta_2: f32,
+    /// Epsilon.
+    pub epsilon: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Gradients of a larger norm, over all parameters, are scaled down to it.
+    pub max_grad_norm: f64,
+}
+
+/// One stage of a curriculum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Stage {
+    /// What reports call it.
+    pub name: String,
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Samples a step.
+    #[serde(default = "default_batch")]
+    pub batch: usize,
+    /// Tokens of a text that is compressed.
+    pub context: usize,
+    /// Tokens behind it that are predicted, where a loss wants them.
+    #[serde(default = "default_continuation")]
+    pub continuation: usize,
+    /// Most tokens of a reconstruction; of a longer text, a part is said again behind its first tokens.
+    #[serde(default = "default_target_tokens")]
+    pub target_tokens: usize,
+    /// Tokens a summary vector, one drawn for each step (`pooled` only).
+    #[serde(default)]
+    pub ratios: Vec<usize>,
+    /// Parts of a text between which the softprompt is detached (`autocompressor` only).
+    #[serde(default = "two")]
+    pub substeps: usize,
+    /// Segments of random length in each part (`autocompressor` only).
+    #[serde(default = "two")]
+    pub segments_per_substep: usize,
+    /// Other samples' summaries beside the right ones, on answers and continuations.
+    #[serde(default)]
+    pub distractors: usize,
+    /// Learn only the first so many pieces of the data, always at the same place: overfitting, as a test of the whole.
+    #[serde(default)]
+    pub documents: Option<usize>,
+    /// Weights of the losses.
+    pub losses: Losses,
+    /// Learning rates.
+    #[serde(default)]
+    pub learning_rates: LearningRates,
+    /// Steps over which the rates rise from 0.
+    #[serde(default = "default_warmup")]
+    pub warmup_steps: usize,
+    /// Share of the rates that is left at the end of the stage, on half a cosine.
+    #[serde(default = "default_final_rate")]
+    pub final_rate: f64,
+}
+
+/// Learning rates of the parts of a compressor; 0 leaves a part as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LearningRates {
+    /// Of the encoder's adapter and the summary tokens.
+    pub encoder: f64,
+    /// Of the connector.
+    pub connector: f64,
+    /// Of the reader's own adapter, and the rows that ask for a task.
+    pub reader: f64,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self { beta_1: 0.9, beta_2: 0.95, epsilon: 1e-8, weight_decay: 0.01, max_grad_norm: 1.0 }
+    }
+}
+
+impl Default for LearningRates {
+    fn default() -> Self {
+        Self { encoder: 2e-4, connector: 5e-4, reader: 1e-4 }
+    }
+}
+
+impl LearningRates {
+    /// The rate of a parameter by its name.
+    pub(crate) fn of(&self, name: &str) -> f64 {
+        match name.split('.').next() {
+            Some("encoder") => self.encoder,
+            Some("connector") => self.connector,
+            _ => self.reader,
+        }
+    }
+
+    /// Whether anything on the way to the summaries learns.
+    pub(crate) fn encodes(&self) -> bool {
+        self.encoder > 0.0 || self.connector > 0.0
+    }
+}
+
+impl Curriculum {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for what is no curriculum, unknown keys included; [`Error::Curriculum`] for a value out of
+    /// range.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let json = fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+        Self::from_json(&json, path)
+    }
+
+    /// Reads JSON; `origin` is what errors call the file.
+    ///
+    /// # Errors
+    /// As [`from_file`](Self::from_file).
+    pub fn from_json(json: &str, origin: impl AsRef<Path>) -> Result<Self> {
+        let malformed = |e: serde_json::Error| Error::Malformed { path: origin.as_ref().into(), detail: e.to_string() };
+        let curriculum: Self = serde_json::from_str(json).map_err(malformed)?;
+        curriculum.check(origin.as_ref())?;
+        Ok(curriculum)
+    }
+
+    /// Steps of all stages.
+    pub fn steps(&self) -> usize {
+        self.stages.iter().map(|stage| stage.steps).sum()
+    }
+
+    /// Index of the stage of a step, from 0, and the step's number in it; `None` behind the last.
+    pub fn stage_of(&self, step: usize) -> Option<(usize, usize)> {
+        let mut first = 0;
+        for (index, stage) in self.stages.iter().enumerate() {
+            if step < first + stage.steps {
+                return Some((index, step - first));
+            }
+            first += stage.steps;
+        }
+        None
+    }
+
+    fn check(&self, origin: &Path) -> Result<()> {
+        let bad = |field: String, found: String, expected: &str| {
+            Err(Error::Curriculum { path: origin.to_path_buf(), field, found, expected: expected.into() })
+        };
+        let range = |field: &str, value: f64, good: bool, expected: &str| match good {
+            true => Ok(()),
+            false => bad(field.to_owned(), value.to_string(), expected),
+        };
+        let count = |field: &str, value: usize, least: usize| {
+            range(field, value as f64, (least..=1 << 20).contains(&value), "a whole number of sensible size")
+        };
+        if let Err(Error::InvalidSetting { field, found, expected }) = self.mode.check() {
+            return bad(format!("mode.{field}"), found, &expected);
+        }
+        let share = |value: f64| (0.0..1.0).contains(&value);
+        let OptimizerConfig { beta_1, beta_2, epsilon, weight_decay, max_grad_norm } = self.optimizer;
+        range("optimizer.beta_1", beta_1.into(), share(beta_1.into()), "from 0 up to, not including, 1")?;
+        range("optimizer.beta_2", beta_2.into(), share(beta_2.into()), "from 0 up to, not including, 1")?;
+        range("optimizer.epsilon", epsilon.into(), epsilon > 0.0 && epsilon.is_finite(), "above 0")?;
+        range("optimizer.weight_decay", weight_decay, share(weight_decay), "from 0 up to, not including, 1")?;
+        let norm = max_grad_norm > 0.0 && max_grad_norm.is_finite();
+        range("optimizer.max_grad_norm", max_grad_norm, norm, "above 0")?;
+        count("micro_batch", self.micro_batch, 1)?;
+        count("save_every", self.save_every, 1)?;
+        if self.stages.is_empty() {
+            return bad("stages".into(), "[]".into(), "at least one stage");
+        }
+        for (index, stage) in self.stages.iter().enumerate() {
+            let field = |name: &str| format!("stages[{index}].{name}");
+            for (name, value, least) in [
+                ("steps", stage.steps, 1),
+                ("batch", stage.batch, 1),
+                ("context", stage.context, 2),
+                ("target_tokens", stage.target_tokens, 1),
+                ("continuation", stage.continuation, 0),
+                ("substeps", stage.substeps, 1),
+                ("segments_per_substep", stage.segments_per_substep, 1),
+                ("documents", stage.documents.unwrap_or(1), 1),
+            ] {
+                count(&field(name), value, least)?;
+            }
+            let losses = &stage.losses;
+            for (name, value) in [
+                ("next_token", losses.next_token),
+                ("reconstruction", losses.reconstruction),
+                ("continuation", losses.continuation),
+                ("answer", losses.answer),
+                ("kl", losses.kl),
+                ("binding", losses.binding),
+                ("binding_margin", losses.binding_margin),
+            ] {
+                let good = (0.0..=100.0).contains(&value);
+                range(&field(&format!("losses.{name}")), value, good, "from 0 to 100")?;
+            }
+            count(&field("losses.kl_top"), losses.kl_top, 1)?;
+            if !losses.reads() && losses.next_token == 0.0 {
+                return bad(field("losses"), "all 0".into(), "at least one loss above 0");
+            }
+            if losses.binding > 0.0 && (self.micro_batch < 2 || stage.batch < 2) {
+                return bad(
+                    field("losses.binding"),
+                    losses.binding.to_string(),
+                    "micro_batch and batch of at least 2: another document is needed",
+                );
+            }
+            if stage.distractors > 0 && stage.distractors >= self.micro_batch.min(stage.batch) {
+                return bad(field("distractors"), stage.distractors.to_string(), "fewer than micro_batch and batch");
+            }
+            let LearningRates { encoder, connector, reader } = stage.learning_rates;
+            for (name, rate) in [("encoder", encoder), ("connector", connector), ("reader", reader)] {
+                let good = (0.0..=1.0).contains(&rate);
+                range(&field(&format!("learning_rates.{name}")), rate, good, "from 0 to 1")?;
+            }
+            if encoder + connector + reader == 0.0 {
+                return bad(field("learning_rates"), "all 0".into(), "at least one above 0");
+            }
+            range(&field("final_rate"), stage.final_rate, (0.0..=1.0).contains(&stage.final_rate), "from 0 to 1")?;
+            match &self.mode {
+                Mode::AutoCompressor(_) if !stage.ratios.is_empty() => {
+                    let expected = "nothing: an AutoCompressor's ratio follows from its lengths";
+                    return bad(field("ratios"), format!("{:?}", stage.ratios), expected);
+                }
+                Mode::Pooled(pooled) => {
+                    if losses.next_token > 0.0 {
+                        let expected = "0: a pooling encoder predicts no text";
+                        return bad(field("losses.next_token"), losses.next_token.to_string(), expected);
+                    }
+                    let known = |ratio: &usize| pooled.ratios.contains(ratio);
+                    if stage.ratios.is_empty() || !stage.ratios.iter().all(known) {
+                        let expected = format!("some of the mode's ratios {:?}", pooled.ratios);
+                        return bad(field("ratios"), format!("{:?}", stage.ratios), &expected);
+                    }
+                }
+                Mode::AutoCompressor(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Stage {
+    /// The share of its learning rates that a step of this stage has, from 0.
+    pub(crate) fn rate_at(&self, step: usize) -> f64 {
+        if step < self.warmup_steps {
+            return (step + 1) as f64 / (self.warmup_steps + 1) as f64;
+        }
+        let progress = (step - self.warmup_steps) as f64 / self.steps.saturating_sub(self.warmup_steps).max(1) as f64;
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos());
+        self.final_rate + (1.0 - self.final_rate) * cosine
+    }
+}
+
+fn encoder_lora() -> LoraConfig {
+    LoraConfig::default().with_rank(16, 32.0).with_dropout(0.0).with_all_linear()
+}
+
+fn own_reader() -> Reader {
+    Reader::Own(encoder_lora())
+}
+
+fn default_micro_batch() -> usize {
+    8
+}
+
+fn default_save_every() -> usize {
+    100
+}
+
+fn default_batch() -> usize {
+    16
+}
+
+fn default_continuation() -> usize {
+    64
+}
+
+fn default_target_tokens() -> usize {
+    256
+}
+
+fn two() -> usize {
+    2
+}
+
+fn default_warmup() -> usize {
+    20
+}
+
+fn default_final_rate() -> f64 {
+    1.0
+}

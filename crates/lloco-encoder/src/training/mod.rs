@@ -1,0 +1,44 @@
+//! Training a compressor: a language model learns to write summary vectors, and to read them.
+//!
+//! A step reads documents without gradients and keeps their summaries. Then the model reads behind the summaries, and
+//! each [loss](Losses) says how the summaries should change. Then the documents are read once more, piece by piece, and
+//! what was said about a piece's summaries goes into the encoder's weights. Memory holds one piece, whatever the length
+//! of a document.
+//!
+//! | file | question |
+//! |---|---|
+//! | [`curriculum`](Curriculum) | which stages are there, and which settings are possible? |
+//! | [`corpus`](Corpus), `sampler`, [`sample`](Sample) | which piece of which document comes when? |
+//! | `reading` | what does the model read behind summaries? |
+//! | [`losses`](Losses), `score`, `objective` | what is minimised? |
+//! | `recurrent`, `independent` | how do gradients go back through AutoCompressor, through Pooled? |
+//! | `batch` | what does one effective batch say? |
+//! | [`trainer`](CompressorTrainer) | the loop |
+//! | `durable`, `metrics` | how does a run survive a kill, and what does it leave? |
+//! | [`evaluate`](Evaluation) | are summaries read, or is the text guessed? |
+
+mod batch;
+mod corpus;
+mod curriculum;
+mod durable;
+mod evaluate;
+mod independent;
+mod losses;
+mod metrics;
+mod objective;
+mod reading;
+mod recurrent;
+mod sample;
+mod sampler;
+mod score;
+#[cfg(test)]
+mod tests;
+mod trainer;
+
+pub use corpus::Corpus;
+pub use curriculum::{Curriculum, LearningRates, OptimizerConfig, Stage};
+pub use evaluate::{Evaluation, Score};
+pub use losses::Losses;
+pub use sample::Sample;
+pub use sampler::Wording;
+pub use trainer::{CompressorStep, CompressorTrainer, TrainingEvent, TrainingOutcome};

@@ -1,0 +1,108 @@
+//! A piece of a document to learn from, and the readings that a stage makes of it.
+
+use rand::{Rng, rngs::StdRng, seq::SliceRandom};
+
+use super::{
+    losses::{Kind, Losses},
+    reading::Reading,
+};
+use crate::weights::Task;
+
+/// Tokens that say where in a text a reconstruction begins.
+const CUE: usize = 8;
+
+/// A piece of a document: what is compressed, and what may be asked about it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Sample {
+    /// What errors call it.
+    pub name: String,
+    /// Token ids of the text to compress.
+    pub context: Vec<u32>,
+    /// Token ids of the text behind it; may be empty.
+    pub continuation: Vec<u32>,
+    /// Token ids of a question about the text and of its answer, the end token included.
+    pub question: Option<(Vec<u32>, Vec<u32>)>,
+}
+
+/// What decides which readings there are, beside the losses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    pub(crate) losses: &'a Losses,
+    /// Most tokens of a reconstruction.
+    pub(crate) target_tokens: usize,
+    /// Other samples' summaries beside the right ones.
+    pub(crate) distractors: usize,
+}
+
+/// A reading and where it comes from.
+#[derive(Debug, Clone)]
+pub(crate) struct Planned {
+    pub(crate) kind: Kind,
+    /// The sample that it is about.
+    pub(crate) sample: usize,
+    pub(crate) reading: Reading,
+}
+
+impl Plan<'_> {
+    /// The readings of the samples of one pass.
+    pub(crate) fn readings(&self, samples: &[Sample], rng: &mut StdRng) -> Vec<Planned> {
+        let mut planned = Vec::new();
+        for (index, sample) in samples.iter().enumerate() {
+            for kind in Kind::ALL.into_iter().filter(|&kind| self.losses.wants(kind)) {
+                let reading = match kind {
+                    Kind::Reconstruction => Some(self.reconstruction(index, &sample.context, rng)),
+                    Kind::Continuation => Some(Reading {
+                        prefix: self.prefix(index, samples.len(), rng),
+                        task: Some(Task::Continue),
+                        prompt: Vec::new(),
+                        targets: sample.continuation.clone(),
+                    }),
+                    Kind::Answer => sample.question.as_ref().map(|(prompt, answer)| Reading {
+                        prefix: self.prefix(index, samples.len(), rng),
+                        task: None,
+                        prompt: prompt.clone(),
+                        targets: answer.clone(),
+                    }),
+                };
+                let reading = reading.filter(|reading| !reading.targets.is_empty());
+                planned.extend(reading.map(|reading| Planned { kind, sample: index, reading }));
+            }
+        }
+        planned
+    }
+
+    /// The whole text, or a part of it behind its first tokens.
+    fn reconstruction(&self, sample: usize, context: &[u32], rng: &mut StdRng) -> Reading {
+        let most = self.target_tokens.max(1);
+        let (prompt, targets) = match context.len().checked_sub(most + CUE) {
+            Some(spare) => {
+                let start = rng.random_range(0..=spare);
+                (context[start..start + CUE].to_vec(), context[start + CUE..start + CUE + most].to_vec())
+            }
+            None => (Vec::new(), context.iter().take(most).copied().collect()),
+        };
+        Reading { prefix: vec![sample], task: Some(Task::Reconstruct), prompt, targets }
+    }
+
+    /// A sample among its distractors, in random order.
+    fn prefix(&self, sample: usize, samples: usize, rng: &mut StdRng) -> Vec<usize> {
+        let mut others: Vec<usize> = (0..samples).filter(|&other| other != sample).collect();
+        others.shuffle(rng);
+        others.truncate(self.distractors);
+        others.push(sample);
+        others.shuffle(rng);
+        others
+    }
+}
+
+impl Planned {
+    /// The same reading behind the summaries of another sample instead of the right ones.
+    pub(crate) fn misled(&self, samples: usize) -> Reading {
+        let taken = |other: &usize| self.reading.prefix.contains(other);
+        let next = (1..samples).map(|step| (self.sample + step) % samples);
+        let other = next.clone().find(|other| !taken(other)).or_else(|| next.clone().next()).unwrap_or(self.sample);
+        let swap = |&sample: &usize| if sample == self.sample { other } else { sample };
+        Reading { prefix: self.reading.prefix.iter().map(swap).collect(), ..self.reading.clone() }
+    }
+}

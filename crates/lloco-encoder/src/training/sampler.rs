@@ -1,0 +1,166 @@
+//! From documents to samples: which comes when, and which of its text.
+
+use lloco_lora::finetune::mix;
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+use super::{
+    Stage,
+    corpus::{Corpus, Piece},
+    sample::Sample,
+};
+use crate::{Error, Result};
+
+/// Bytes that a token may have on average before more text is tried.
+const BYTES_A_TOKEN: usize = 8;
+
+/// Text to token ids, and the words around a question.
+pub trait Wording {
+    /// The ids of a text, nothing added.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot read the text.
+    fn text(&self, text: &str) -> Result<Vec<u32>>;
+
+    /// The prompt that asks `question` behind summary vectors.
+    ///
+    /// # Errors
+    /// As [`text`](Self::text).
+    fn question(&self, question: &str) -> Result<Vec<u32>>;
+
+    /// An answer with the token that ends it.
+    ///
+    /// # Errors
+    /// As [`text`](Self::text).
+    fn answer(&self, answer: &str) -> Result<Vec<u32>>;
+}
+
+/// Draws samples. What the n-th draw gives is a function of seed and n alone, so that a resumed run goes on as if it
+/// had never stopped.
+pub(crate) struct Sampler<'a> {
+    pub(crate) corpus: &'a Corpus,
+    pub(crate) wording: &'a dyn Wording,
+    pub(crate) seed: u64,
+}
+
+impl Sampler<'_> {
+    /// The next `stage.batch` samples from draw `drawn` on, and the draw behind them. Pieces that are too short are
+    /// passed over.
+    pub(crate) fn batch(&self, stage: &Stage, mut drawn: u64) -> Result<(Vec<Sample>, u64)> {
+        let units = stage.documents.unwrap_or(usize::MAX).min(self.corpus.len()).max(1) as u64;
+        let (mut samples, mut short) = (Vec::with_capacity(stage.batch), 0);
+        let (mut epoch, mut order) = (u64::MAX, Vec::new());
+        while samples.len() < stage.batch {
+            if drawn / units != epoch {
+                epoch = drawn / units;
+                order = self.order(units, epoch);
+            }
+            let unit = order.get((drawn % units) as usize).copied().unwrap_or(0);
+            // A stage that overfits sees the same text each time.
+            let place = if stage.documents.is_some() { unit as u64 } else { drawn };
+            let mut rng = StdRng::seed_from_u64(mix(self.seed ^ mix(place)));
+            drawn += 1;
+            match self.sample(&self.corpus.piece(unit)?, stage, &mut rng)? {
+                Some(sample) => {
+                    short = 0;
+                    samples.push(sample);
+                }
+                None => short += 1,
+            }
+            if short >= units {
+                return Err(Error::NoSample { stage: stage.name.clone(), tokens: stage.needed() });
+            }
+        }
+        Ok((samples, drawn))
+    }
+
+    /// The units of an epoch; the first `units` of one fixed order, in an order of the epoch's own.
+    fn order(&self, units: u64, epoch: u64) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..self.corpus.len()).collect();
+        all.shuffle(&mut StdRng::seed_from_u64(mix(self.seed ^ 0xfac7)));
+        all.truncate(units as usize);
+        all.shuffle(&mut StdRng::seed_from_u64(mix(self.seed ^ mix(epoch ^ 0xe90c))));
+        all
+    }
+
+    fn sample(&self, piece: &Piece, stage: &Stage, rng: &mut StdRng) -> Result<Option<Sample>> {
+        if stage.losses.answer > 0.0 && !piece.questions.is_empty() {
+            let chosen = rng.random_range(0..piece.questions.len());
+            if let Some((question, answer)) = piece.questions.get(chosen)
+                && let Some(context) = self.around(piece, answer, stage.context, rng)?
+            {
+                let question = Some((self.wording.question(question)?, self.wording.answer(answer)?));
+                let name = piece.name.clone();
+                return Ok(Some(Sample { name, context, continuation: Vec::new(), question }));
+            }
+        }
+        let needed = stage.needed();
+        let last = piece.text.len().saturating_sub(needed * 2).max(piece.from);
+        let end = last.min(piece.from + (1 << 16));
+        for start in [rng.random_range(piece.from..=end), piece.from] {
+            if let Some(mut context) = self.tokens(&piece.text, start, needed)? {
+                let continuation = context.split_off(stage.context);
+                return Ok(Some(Sample { name: piece.name.clone(), context, continuation, question: None }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// `needed` tokens of `text` from the first word at or behind `start`, if there are so many.
+    fn tokens(&self, text: &str, start: usize, needed: usize) -> Result<Option<Vec<u32>>> {
+        let start = word(text, start);
+        let mut bytes = needed * BYTES_A_TOKEN + 64;
+        loop {
+            let end = boundary(text, start.saturating_add(bytes));
+            let mut ids = self.wording.text(text.get(start..end).unwrap_or_default())?;
+            // The last token may be that of a word cut in two.
+            if ids.len() > needed || (ids.len() == needed && end == text.len()) {
+                ids.truncate(needed);
+                return Ok(Some(ids));
+            }
+            if end == text.len() {
+                return Ok(None);
+            }
+            bytes *= 2;
+        }
+    }
+
+    /// The whole text if it has at most `most` tokens, else `most` tokens that hold `answer` word for word, if it is
+    /// there.
+    fn around(&self, piece: &Piece, answer: &str, most: usize, rng: &mut StdRng) -> Result<Option<Vec<u32>>> {
+        if piece.text.len() <= most * BYTES_A_TOKEN {
+            let ids = self.wording.text(&piece.text)?;
+            if (1..=most).contains(&ids.len()) {
+                return Ok(Some(ids));
+            }
+        }
+        let Some(found) = piece.text.find(answer.trim()) else { return Ok(None) };
+        // About as many bytes as the tokens surely have, so that the answer is among them.
+        let room = (most * 2).saturating_sub(answer.len());
+        let start = found.saturating_sub(rng.random_range(0..=room));
+        self.tokens(&piece.text, start, most)
+    }
+}
+
+impl Stage {
+    /// Tokens that a sample of plain text has.
+    pub(crate) fn needed(&self) -> usize {
+        let follows = self.losses.continuation > 0.0 || self.losses.kl > 0.0;
+        self.context + if follows { self.continuation } else { 0 }
+    }
+}
+
+/// The start of the first word at or behind a byte.
+fn word(text: &str, start: usize) -> usize {
+    let start = boundary(text, start);
+    if start == 0 {
+        return 0;
+    }
+    let rest = text.get(start..).unwrap_or_default();
+    let near = rest.char_indices().take(64).find(|(_, c)| c.is_whitespace()).map_or(0, |(at, c)| at + c.len_utf8());
+    start + near
+}
+
+/// The first border between characters at or behind a byte.
+fn boundary(text: &str, byte: usize) -> usize {
+    (byte.min(text.len())..=text.len()).find(|&byte| text.is_char_boundary(byte)).unwrap_or(text.len())
+}
