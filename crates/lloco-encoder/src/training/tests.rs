@@ -68,7 +68,7 @@ fn samples(count: usize) -> Vec<Sample> {
         name: format!("sample {i}"),
         context: ids(if i == 1 { 15 } else { 19 }, i),
         continuation: ids(4 + i % 2, i + 50),
-        question: (i % 2 == 0).then(|| (ids(3 + i, i + 70), ids(2 + i, i + 80))),
+        question: i.is_multiple_of(2).then(|| (ids(3 + i, i + 70), ids(2 + i, i + 80))),
     };
     (0..count).map(sample).collect()
 }
