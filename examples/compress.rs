@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use clap::Parser;
-use lloco_core::{AutoCompressor, ContextEncoder as _, softprompt};
+use lloco_core::{open_encoder, softprompt};
 use lloco_examples::{EncoderArgs, ModelArgs, Output, Result, memory::peak_rss_bytes, progress, tokens};
 use serde_json::json;
 
@@ -21,6 +21,10 @@ struct Args {
     #[arg(long, value_name = "FILE.json")]
     token_ids: Option<PathBuf>,
 
+    /// A trained compressor's directory
+    #[arg(long, value_name = "DIR")]
+    compressor: Option<PathBuf>,
+
     #[command(flatten)]
     encoder: EncoderArgs,
 
@@ -34,7 +38,7 @@ struct Args {
 
 fn compress(args: Args) -> Result {
     let (checkpoint, decoder) = args.model.load()?;
-    let encoder = AutoCompressor::load(&checkpoint, decoder, &args.encoder.into())?;
+    let encoder = open_encoder(&checkpoint, decoder, args.compressor.as_deref(), &args.encoder.into())?;
     let ids = match (&args.token_ids, &args.input) {
         (Some(path), _) => tokens::read_ids(path)?,
         (None, Some(path)) => checkpoint.tokenizer()?.encode(&tokens::read_text(path)?)?,
@@ -43,7 +47,7 @@ fn compress(args: Args) -> Result {
 
     let bar = progress::bar("compressing", ids.len() as u64);
     let start = Instant::now();
-    let mut encoding = encoder.start(encoder.config().segments(ids.len()));
+    let mut encoding = encoder.start(encoder.segments(&ids).len());
     for segment in encoder.segments(&ids) {
         encoding.push(segment)?;
         bar.inc(segment.len() as u64);

@@ -22,6 +22,10 @@ pub struct LibraryArgs {
     #[command(flatten)]
     pub model: ModelArgs,
 
+    /// A trained compressor's directory
+    #[arg(long, value_name = "DIR")]
+    pub compressor: Option<PathBuf>,
+
     /// Lengths of segments and summaries
     #[command(flatten)]
     pub encoder: EncoderArgs,
@@ -43,7 +47,10 @@ impl LibraryArgs {
             .weights(self.model.weights)
             .resolver(progress::resolver())
             .on_event(progress::observer(interrupt::flag()?));
-        Ok(builder)
+        Ok(match &self.compressor {
+            Some(directory) => builder.compressor(directory),
+            None => builder,
+        })
     }
 }
 

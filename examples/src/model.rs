@@ -66,11 +66,15 @@ pub struct EncoderArgs {
     /// Keep only the last segment's summary vectors
     #[arg(long)]
     no_accumulate: bool,
+
+    /// Tokens a summary vector, of those that the compressor was trained for [default: its first]
+    #[arg(long, value_name = "N")]
+    ratio: Option<usize>,
 }
 
 impl From<EncoderArgs> for EncoderOptions {
     fn from(args: EncoderArgs) -> Self {
-        let EncoderArgs { segment_length, summary_length, no_accumulate } = args;
-        Self { segment_length, summary_length, accumulate_summary: no_accumulate.then_some(false), ..Self::default() }
+        let EncoderArgs { segment_length, summary_length, no_accumulate, ratio } = args;
+        Self { segment_length, summary_length, accumulate_summary: no_accumulate.then_some(false), ratio }
     }
 }

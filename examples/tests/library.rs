@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{json, model_with_tokenizer, repository, run, text};
+use common::{failure, json, model_with_tokenizer, repository, run, text};
 use serde_json::{Value, json as value};
 
 const LINE: &str =
@@ -93,4 +93,48 @@ fn people_get_text() {
     let output = run("ingest", &[&given[..], &["--data", &data]].concat());
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.starts_with("1 documents compressed") && !printed.contains('{'), "{printed}");
+}
+
+const CURRICULUM: &str = r#"{
+    "mode": {"pooled": {"segment_length": 8, "ratios": [4, 2]}},
+    "encoder": {"r": 2, "lora_alpha": 4}, "reader": {"own": {"r": 2, "lora_alpha": 4}},
+    "micro_batch": 2, "save_every": 2,
+    "stages": [
+        {"name": "overfit", "steps": 3, "batch": 2, "context": 8, "documents": 2, "ratios": [4],
+         "losses": {"reconstruction": 1.0}},
+        {"name": "answer", "steps": 2, "batch": 2, "context": 12, "continuation": 4, "ratios": [2, 4],
+         "losses": {"answer": 1.0, "kl": 1.0, "binding": 0.1}}
+    ]
+}"#;
+
+#[test]
+fn training_makes_a_compressor_that_a_library_uses() {
+    let library = Library::new();
+    let text_of = "The log of the survey was kept by Ilves from the first day to the last. Open the red valve first.";
+    let (data, log) = (library.file("data.jsonl", LINE), library.file("log.txt", text_of));
+    let (curriculum, out) = (library.file("curriculum.json", CURRICULUM), library.work.path().join("run"));
+    let model: Vec<&str> = library.arguments.iter().skip(2).take(2).map(String::as_str).collect();
+    let more = ["--curriculum", &curriculum, "--data", &data, &log, "--out", text(&out)];
+    let train = [&model[..], &more[..]].concat();
+    let first = json("train", &[&train[..], &["--steps", "2"]].concat());
+    assert_eq!((&first["step"], &first["finished"]), (&value!(2), &value!(false)));
+    let rest = json("train", &train);
+    assert_eq!((&rest["step"], &rest["steps"], &rest["finished"]), (&value!(5), &value!(3), &value!(true)));
+    assert!(rest["evaluation"]["reconstruction"]["accuracy"].is_number());
+    let again = json("train", &train);
+    assert_eq!((&again["steps"], &again["finished"]), (&value!(0), &value!(true)));
+
+    let compressor = out.join("compressor");
+    let store: Vec<&str> = library.arguments.iter().take(6).map(String::as_str).collect();
+    let store = [&store[..], &["--compressor", text(&compressor), "--ratio", "2"]].concat();
+    let added = json("ingest", &[&store[..], &[log.as_str()]].concat());
+    let (tokens, vectors) = (added["tokens"].as_f64().unwrap(), added["summary_vectors"].as_f64().unwrap());
+    assert_eq!(added["documents"], 1);
+    assert!((tokens / vectors - 2.0).abs() < 0.2, "{added}");
+    let asked = json("ask", &[&store[..], &["--max-new-tokens", "2", "Who kept the log?"]].concat());
+    assert_eq!(asked["context_positions"].as_f64(), Some(vectors));
+    // Without the compressor the document is another encoder's.
+    let given: Vec<&str> = library.arguments.iter().map(String::as_str).collect();
+    let error = failure("ask", &[&given[..], &["Who?"]].concat());
+    assert!(error.contains("compressed by encoder"), "{error}");
 }

@@ -170,9 +170,10 @@ impl Lloco {
             None => None,
         };
         let decoder = self.encoder.decoder();
-        let adapter: Arc<dyn LinearAdapter> = match &stored {
-            Some(stored) => Arc::new(Adapter::load(&stored.path, decoder.config(), decoder.device())?),
-            None => Arc::new(NoAdapter),
+        let adapter: Arc<dyn LinearAdapter> = match (&stored, self.encoder.reader()) {
+            (Some(stored), _) => Arc::new(Adapter::load(&stored.path, decoder.config(), decoder.device())?),
+            (None, Some(reader)) => reader.clone(),
+            (None, None) => Arc::new(NoAdapter),
         };
         let prompt = prompt.text(&self.prompts.question(question)?);
         let sources = self.sources(&found)?;

@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use burn::tensor::Device;
 use lloco_decoder::{Checkpoint, Decoder, WeightType};
-use lloco_encoder::{AutoCompressor, ContextEncoder, EncoderOptions};
+use lloco_encoder::EncoderOptions;
 use lloco_retrieval::Embedder;
 
 use crate::{
@@ -28,6 +28,7 @@ pub struct LlocoBuilder {
     device: Option<Device>,
     weights: WeightType,
     encoder: EncoderOptions,
+    compressor: Option<PathBuf>,
     precision: Precision,
     shard: Shard,
     read_only: bool,
@@ -44,6 +45,7 @@ impl Default for LlocoBuilder {
             device: None,
             weights: WeightType::Auto,
             encoder: EncoderOptions::default(),
+            compressor: None,
             precision: Precision::F16,
             shard: Shard::ALL,
             read_only: false,
@@ -95,6 +97,12 @@ impl LlocoBuilder {
         self
     }
 
+    /// A trained compressor's directory. Without one the model's own summary embeddings are used, if it has any.
+    pub fn compressor(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.compressor = Some(directory.into());
+        self
+    }
+
     /// How summary vectors are stored; f16 by default.
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
@@ -134,7 +142,7 @@ impl LlocoBuilder {
         let checkpoint = Checkpoint::open(self.resolver.resolve(&self.model)?)?;
         let tokenizer = checkpoint.tokenizer()?;
         let decoder = Arc::new(Decoder::load(&checkpoint, self.weights, &device)?);
-        let encoder: Box<dyn ContextEncoder> = Box::new(AutoCompressor::load(&checkpoint, decoder, &self.encoder)?);
+        let encoder = lloco_encoder::open(&checkpoint, decoder, self.compressor.as_deref(), &self.encoder)?;
         let embedder = Embedder::load(self.resolver.resolve(&self.embedder)?, &device)?;
 
         let mut fingerprint = Hasher::labelled("lloco encoder with tokenizer 1");

@@ -97,6 +97,10 @@ impl Lloco {
         let run = self.store.path().join("runs").join(&purpose);
         let decoder = self.encoder.decoder();
         let mut trainer = Trainer::new(decoder, config.training.clone(), examples)?;
+        if let Some(reader) = self.encoder.reader() {
+            // What was learned about reading summaries is where a group's adapter starts, in the reader's shape.
+            trainer = trainer.with_adapter(reader.without_saved());
+        }
         trainer.resume(&run)?;
         let begun = trainer.steps_done();
         let mut losses: Option<(f64, f64)> = None;

@@ -60,11 +60,15 @@ pub use event::Event;
 pub use finetune::{FinetuneConfig, Finetuned};
 pub use ingest::Added;
 pub use lloco::Lloco;
+pub use prompt::Prompts;
 pub use source::{ModelSource, Progress, Resolver};
 
 pub use burn::tensor::Device;
 pub use lloco_decoder::{
     Checkpoint, Decoder, GenerateConfig, KvCache, Message, NoAdapter, Pass, Prompt, Sampling, Tokenizer, WeightType,
 };
-pub use lloco_encoder::{AutoCompressor, ContextEncoder, EncoderConfig, EncoderOptions, Training, softprompt};
+pub use lloco_encoder::{
+    AutoCompressor, Compressor, ContextEncoder, EncoderConfig, EncoderOptions, Pooled, Training, open as open_encoder,
+    softprompt, training,
+};
 pub use lloco_lora::{Adapter, LoraConfig, TrainConfig};

@@ -1,22 +1,25 @@
 //! The words around a question.
 
-use lloco_decoder::{ChatTemplate, DecoderConfig, Message, Tokenizer};
-
-use crate::Result;
+use lloco_decoder::{ChatTemplate, DecoderConfig, Message, Result, Tokenizer};
+use lloco_encoder::training::Wording;
 
 /// Instruction that follows a document, whether it is read as text or as summary vectors.
 const INSTRUCTION: &str = "Answer the question about the document above in a few words.";
 
-/// Turns questions into token ids, in the model's own chat form if it has one.
+/// Turns questions into token ids, in the model's own chat form if it has one: the same words in training and in use.
 #[derive(Debug)]
-pub(crate) struct Prompts {
+pub struct Prompts {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     end: Option<u32>,
 }
 
 impl Prompts {
-    pub(crate) fn new(tokenizer: Tokenizer, model: &DecoderConfig) -> Result<Self> {
+    /// The wording for a model and its tokenizer.
+    ///
+    /// # Errors
+    /// When the chat template cannot be read.
+    pub fn new(tokenizer: Tokenizer, model: &DecoderConfig) -> Result<Self> {
         let template = tokenizer.chat_template()?;
         Ok(Self { tokenizer, template, end: model.eos_token_ids.first().copied() })
     }
@@ -47,6 +50,20 @@ impl Prompts {
             Some(template) => template.render(&[Message::user(content)], true)?,
             None => format!("{content}\nAnswer: "),
         };
-        Ok(self.tokenizer.encode(&text)?)
+        self.tokenizer.encode(&text)
+    }
+}
+
+impl Wording for Prompts {
+    fn text(&self, text: &str) -> lloco_encoder::Result<Vec<u32>> {
+        Ok(self.tokenizer.encode(text)?)
+    }
+
+    fn question(&self, question: &str) -> lloco_encoder::Result<Vec<u32>> {
+        Ok(self.question(question)?)
+    }
+
+    fn answer(&self, answer: &str) -> lloco_encoder::Result<Vec<u32>> {
+        Ok(self.answer(answer)?)
     }
 }

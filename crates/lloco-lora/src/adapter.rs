@@ -69,6 +69,13 @@ impl Adapter {
         Ok(self)
     }
 
+    /// The factors alone, without modules saved as a whole.
+    #[must_use]
+    pub fn without_saved(&self) -> Self {
+        let config = LoraConfig { modules_to_save: Vec::new(), ..self.config.clone() };
+        Self { config, factors: self.factors.clone(), saved: BTreeMap::new() }
+    }
+
     /// Ranks, scales and targets.
     pub fn config(&self) -> &LoraConfig {
         &self.config

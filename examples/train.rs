@@ -1,0 +1,123 @@
+//! Trains a compressor by a curriculum. Goes on where it was interrupted.
+
+use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Instant};
+
+use clap::Parser;
+use indicatif::HumanDuration;
+use lloco_core::{
+    Prompts,
+    training::{CompressorTrainer, Corpus, Curriculum, Evaluation, TrainingEvent, TrainingOutcome},
+};
+use lloco_examples::{ModelArgs, Output, Result, interrupt, memory::peak_rss_bytes, progress};
+use serde_json::json;
+
+/// Train a compressor: the model learns to write summary vectors, and to read them
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// The stages of the run, a JSON file
+    #[arg(long, value_name = "FILE.json", default_value = "examples/data/curriculum-135m.json")]
+    curriculum: PathBuf,
+
+    /// Documents to learn from: plain texts, and .jsonl files with a document a line
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    data: Vec<PathBuf>,
+
+    /// Documents to evaluate on [default: those to learn from]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    held_out: Vec<PathBuf>,
+
+    /// The run's directory: checkpoints, metrics.jsonl, curves.svg, and the compressor when all steps are done
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Stop after so many steps; the next call goes on
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+fn train(args: Args) -> Result {
+    let curriculum = Curriculum::from_file(&args.curriculum)?;
+    let corpus = Corpus::open(&args.data)?;
+    let held_out = if args.held_out.is_empty() { None } else { Some(Corpus::open(&args.held_out)?) };
+    let (checkpoint, decoder) = args.model.load()?;
+    let wording = Prompts::new(checkpoint.tokenizer()?, checkpoint.config())?;
+    let mut trainer = CompressorTrainer::new(&decoder, &checkpoint.fingerprint(), curriculum, &corpus, &wording)?;
+    if let Some(corpus) = &held_out {
+        trainer = trainer.with_held_out(corpus);
+    }
+    if trainer.resume(&args.out)? {
+        args.output.line(format_args!("going on at step {}", trainer.steps_done()))?;
+    }
+
+    let (stop, begun, start) = (interrupt::flag()?, trainer.steps_done(), Instant::now());
+    let of = trainer.curriculum().steps();
+    let bar = progress::bar("training", of as u64);
+    let (mut tokens, mut loss, mut last) = (0, None, None::<Evaluation>);
+    let outcome = trainer.run(&args.out, args.steps, &mut |event| {
+        match event {
+            TrainingEvent::Step(step) => {
+                tokens += step.tokens;
+                loss = Some(step.loss);
+                let seconds = start.elapsed().as_secs_f64();
+                let left = start.elapsed().mul_f64((of - step.step) as f64 / (step.step - begun) as f64);
+                bar.set_position(step.step as u64);
+                bar.set_message(format!(
+                    "{}: loss {:.3}, {:.0} tokens/s, {} left",
+                    step.stage,
+                    step.loss,
+                    tokens as f64 / seconds,
+                    HumanDuration(left)
+                ));
+            }
+            TrainingEvent::Evaluated { step, evaluation } => {
+                last = Some(*evaluation);
+                bar.suspend(|| show(&args.output, *step, evaluation));
+            }
+            _ => {}
+        }
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    bar.finish_and_clear();
+
+    let (finished, compressor) = (outcome == TrainingOutcome::Finished, args.out.join("compressor"));
+    if finished && !compressor.exists() {
+        trainer.export(&compressor)?;
+    }
+    let (done, seconds) = (trainer.steps_done(), start.elapsed().as_secs_f64());
+    match finished {
+        true => args.output.line(format_args!("all {of} steps are done: {}", compressor.display()))?,
+        false => args.output.line(format_args!("stopped at step {done} of {of}; the same command goes on"))?,
+    }
+    args.output.report(&json!({
+        "step": done, "of": of, "finished": finished, "steps": done - begun, "loss": loss, "tokens": tokens,
+        "tokens_per_second": tokens as f64 / seconds, "seconds": seconds, "evaluation": last,
+        "peak_rss_bytes": peak_rss_bytes(),
+    }))?;
+    Ok(())
+}
+
+/// Scores of held-out samples, each beside the same reading of another document's summaries.
+fn show(output: &Output, step: usize, evaluation: &Evaluation) {
+    let Evaluation { reconstruction, continuation, answer, .. } = evaluation;
+    let kinds = [("reconstruction", reconstruction), ("continuation", continuation), ("answer", answer)];
+    for (name, score) in kinds.into_iter().filter(|(_, score)| score.tokens > 0) {
+        // A closed stream must not end the run.
+        let _ = output.line(format_args!(
+            "step {step}: {name} {:.3} nats a token, {:.3} behind other summaries; {:.1} % of {} tokens right",
+            score.nll,
+            score.shuffled_nll,
+            100.0 * score.accuracy,
+            score.tokens
+        ));
+    }
+}
+
+fn main() -> ExitCode {
+    lloco_examples::main(train)
+}
