@@ -1,35 +1,33 @@
-//! One summary file: a safetensors file with the rows of one segment.
+//! One summary file: a safetensors file with the rows of one segment. It is read in `mapped.rs`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
-use memmap2::Mmap;
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::layout::Stamp;
-use super::map::map;
 use super::precision::{Precision, SummaryRows};
 use super::types::{EncoderInfo, Segment};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
-const FORMAT: &str = "lloco-summary";
+pub(super) const FORMAT: &str = "lloco-summary";
 /// The one entry of the file's metadata. One entry only: its order is then fixed, and equal
 /// summaries are equal files.
-const ENTRY: &str = "lloco";
+pub(super) const ENTRY: &str = "lloco";
 
 /// What a summary file says about itself.
 #[derive(Serialize, Deserialize)]
-struct Label<'a> {
+pub(super) struct Label<'a> {
     #[serde(flatten)]
     stamp: Stamp,
     key: Digest,
     previous: Option<Digest>,
     tokens: u32,
-    encoder: Cow<'a, EncoderInfo>,
+    pub(super) encoder: Cow<'a, EncoderInfo>,
 }
 
 /// The contents of a summary file.
@@ -48,64 +46,7 @@ pub(super) fn serialize(segment: &Segment, encoder: &EncoderInfo, rows: &Summary
     safetensors::serialize(tensors, Some(HashMap::from([(ENTRY.into(), label)]))).map_err(|e| broken(e.to_string()))
 }
 
-/// A mapped summary file whose checksum is right.
-pub(super) struct Blob {
-    bytes: Mmap,
-}
-
-impl Blob {
-    /// Maps a file and checks it against the catalogue's record.
-    pub(super) fn open(path: &Path, checksum: &Digest) -> Result<Self> {
-        let bytes = map(path)?;
-        let found = Digest::of(&bytes);
-        if found != *checksum {
-            return Err(Error::checksum(path, checksum, &found));
-        }
-        Ok(Self { bytes })
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// The rows as f32.
-    pub(super) fn rows(&self, path: &Path) -> Result<SummaryRows> {
-        parse(&self.bytes, path)
-    }
-}
-
-/// The rows in a summary file's contents.
-fn parse(bytes: &[u8], path: &Path) -> Result<SummaryRows> {
-    let broken = |reason: String| Error::damaged(path, reason);
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| broken(e.to_string()))?;
-    let label = header.metadata().as_ref().and_then(|entries| entries.get(ENTRY));
-    let label = label.ok_or_else(|| broken(format!("its metadata lack the entry {ENTRY:?}")))?;
-    // The stamp first: a label from the future need not fit today's fields.
-    let stamp: Stamp = serde_json::from_str(label).map_err(|e| broken(e.to_string()))?;
-    stamp.check(FORMAT, path)?;
-    let label: Label<'_> = serde_json::from_str(label).map_err(|e| broken(e.to_string()))?;
-    let precision = label.encoder.precision;
-
-    let file = SafeTensors::deserialize(bytes).map_err(|e| broken(e.to_string()))?;
-    let summary = file.tensor("summary").map_err(|e| broken(e.to_string()))?;
-    let (&[rows, hidden], true) = (summary.shape(), summary.dtype() == dtype(precision)) else {
-        let (shape, dtype) = (summary.shape(), summary.dtype());
-        return Err(broken(format!("tensor `summary` is {dtype:?} {shape:?}, expected {precision} [rows, hidden]")));
-    };
-    let scales: Vec<f32> = match precision {
-        Precision::Int8 => {
-            let scale = file.tensor("scale").map_err(|e| broken(e.to_string()))?;
-            if scale.dtype() != Dtype::F32 || scale.shape() != [rows] {
-                return Err(broken(format!("tensor `scale` is not f32 [{rows}]")));
-            }
-            scale.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
-        }
-        _ => Vec::new(),
-    };
-    SummaryRows::new(rows, hidden, precision.unpack(summary.data(), hidden, scales.into_iter()))
-}
-
-const fn dtype(precision: Precision) -> Dtype {
+pub(super) const fn dtype(precision: Precision) -> Dtype {
     match precision {
         Precision::F16 => Dtype::F16,
         Precision::F32 => Dtype::F32,
@@ -116,6 +57,7 @@ const fn dtype(precision: Precision) -> Dtype {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::mapped::{MappedSegment, MappedSummary, find};
 
     fn file(precision: Precision) -> (Vec<u8>, SummaryRows) {
         let encoder = EncoderInfo::new("e", 4, 2, 3).precision(precision);
@@ -128,7 +70,14 @@ mod tests {
     fn what_is_written_is_read() {
         for precision in [Precision::F16, Precision::F32, Precision::Int8] {
             let (bytes, rows) = file(precision);
-            assert_eq!(parse(&bytes, Path::new("x")).unwrap(), precision.round(&rows).unwrap());
+            let on_disk = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(on_disk.path(), &bytes).unwrap();
+            let mapped = MappedSegment::open(on_disk.path(), &Digest::of(&bytes)).unwrap();
+            let views = (mapped.as_f32().is_some(), mapped.as_f16().is_some(), mapped.as_int8().is_some());
+            let is = |other| precision == other;
+            assert_eq!(views, (is(Precision::F32), is(Precision::F16), is(Precision::Int8)), "one view, and aligned");
+            let all = MappedSummary::new(vec![mapped]).to_rows().unwrap();
+            assert_eq!(all, precision.round(&rows).unwrap());
             assert_eq!(bytes, file(precision).0, "equal summaries are equal files");
         }
     }
@@ -143,14 +92,14 @@ mod tests {
                 for change in [0x01, 0x80, 0xff] {
                     let mut bytes = bytes.clone();
                     bytes[at] ^= change;
-                    refused += usize::from(parse(&bytes, Path::new("x")).is_err());
+                    refused += usize::from(find(&bytes, Path::new("x")).is_err());
                 }
-                assert!(parse(&bytes[..at], Path::new("x")).is_err(), "cut to {at}");
+                assert!(find(&bytes[..at], Path::new("x")).is_err(), "cut to {at}");
             }
         }
         assert!(refused > 500, "{refused}");
         let length = (u64::MAX / 2).to_le_bytes();
-        assert!(parse(&length, Path::new("x")).is_err());
+        assert!(find(&length, Path::new("x")).is_err());
     }
 
     #[test]
@@ -159,7 +108,7 @@ mod tests {
         let version = br#"\"version\":1"#;
         let at = bytes.windows(version.len()).position(|window| window == version).unwrap();
         bytes[at + 12] = b'9';
-        let error = parse(&bytes, Path::new("x.safetensors")).unwrap_err();
+        let error = find(&bytes, Path::new("x.safetensors")).unwrap_err();
         assert!(matches!(error, Error::FutureFormat { found: 9, supported: 1, .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("x.safetensors") && text.contains('9') && text.contains("up to 1"), "{text}");

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use redb::ReadableTable as _;
 
-use super::blob::Blob;
 use super::disk::entries;
 use super::local::LocalStore;
+use super::mapped::MappedSegment;
 use super::rows::{DOCUMENTS, DocumentRow, ENCODINGS, EncodingRow, SEGMENTS, SUMMARIES, SummaryRow, TEXTS, TextRow};
 use super::tables::segment_keys;
 use crate::digest::Digest;
@@ -127,7 +127,7 @@ impl LocalStore {
         }
         for (key, (row, documents)) in uses.summaries {
             let path = self.layout.summary(&key);
-            let checked = Blob::open(&path, &row.sha256).and_then(|blob| blob.rows(&path)).map(drop);
+            let checked = MappedSegment::open(&path, &row.sha256).map(drop);
             note(path, checked, documents);
         }
         for (group, row) in self.group_rows()? {

@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::{NamedTempFile, TempDir, TempPath};
 
 use crate::error::{Error, Result};
 
@@ -80,6 +80,34 @@ impl Disk {
         Ok(file)
     }
 
+    /// As [`Disk::write_aside`], but leaves the syncing to [`Disk::sync_file`].
+    pub(super) fn write_unsynced(&self, aside: &Path, contents: &[u8]) -> Result<TempPath> {
+        self.step("write", aside)?;
+        let failed = |error| Error::io("write a file in", aside, error);
+        let mut file = builder(0o666).tempfile_in(aside).map_err(failed)?;
+        file.write_all(contents).map_err(failed)?;
+        Ok(file.into_temp_path())
+    }
+
+    /// Makes a file's contents durable.
+    pub(super) fn sync_file(&self, path: &Path) -> Result<()> {
+        self.step("sync", path)?;
+        let sync = || File::options().write(true).open(path)?.sync_all();
+        sync().map_err(|error| Error::io("sync", path, error))
+    }
+
+    /// Gives a synced file its name, which is durable after [`Disk::sync_names`] of the directory.
+    pub(super) fn name(&self, file: TempPath, path: &Path) -> Result<()> {
+        self.step("rename", path)?;
+        file.persist(path).map_err(|error| Error::io("rename to", path, error.error))
+    }
+
+    /// Makes the names in a directory durable.
+    pub(super) fn sync_names(&self, directory: &Path) -> Result<()> {
+        self.step("sync", directory)?;
+        sync_directory(directory)
+    }
+
     /// Gives a file written aside its name; replaces what was there.
     pub(super) fn publish(&self, file: NamedTempFile, path: &Path) -> Result<()> {
         self.step("rename", path)?;
@@ -136,9 +164,7 @@ impl Disk {
 
     fn sync_parent(&self, path: &Path) -> Result<()> {
         let Some(parent) = path.parent() else { return Ok(()) };
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        self.step("sync", parent)?;
-        sync_directory(parent)
+        self.sync_names(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
     }
 }
 

@@ -1,12 +1,13 @@
 //! Documents: adding, replacing, removing, reading.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use redb::{ReadTransaction, ReadableTable as _};
 
 use super::EncoderInfo;
+use super::batch::Batch;
 use super::catalogue::Failure;
-use super::layout::check_name;
 use super::local::{LocalStore, now};
 use super::rows::{
     Contents, DOCUMENTS, DocumentRow, ENCODERS, ENCODINGS, EncodingRow, GROUPS, GroupRow, MEMBERS, SEGMENTS, TEXTS,
@@ -15,6 +16,9 @@ use super::tables::{Tables, get, segment_keys};
 use super::types::{Document, Group, NewDocument, Pending, Shard, Staged, Summary};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+
+/// Most documents that one transaction takes.
+pub(super) const DOCUMENTS_AT_ONCE: usize = 1024;
 
 impl LocalStore {
     pub(super) fn add_document(&self, document: &NewDocument<'_>) -> Result<Document> {
@@ -27,37 +31,42 @@ impl LocalStore {
         match self.document_row(document.id)? {
             Some(row) => known(&row)?,
             None => {
-                self.write_text(&contents.text, document.text)?;
+                if !self.knows_text(&contents.text)? {
+                    let mut files = Batch::new(&self.disk, &self.layout);
+                    files.add(self.layout.text(&contents.text), document.text.as_bytes())?;
+                    files.publish()?;
+                }
                 self.change(&guard, |tables| new_document(tables, document.id, contents))?;
             }
         }
         self.expect_document(document.id)
     }
 
-    pub(super) fn replace_document(&self, document: &NewDocument<'_>) -> Result<Document> {
-        let (id, contents) = (document.id, contents(document)?);
-        let guard = self.writing()?;
-        if self.document_row(id)?.is_some_and(|row| *row.latest() == contents) {
-            return self.expect_document(id);
+    pub(super) fn replace_documents(&self, documents: &[NewDocument<'_>]) -> Result<Vec<Document>> {
+        let all: Vec<Contents> = documents.iter().map(contents).collect::<Result<_>>()?;
+        let (mut rest, mut stored) = (documents.iter().zip(all).peekable(), Vec::with_capacity(documents.len()));
+        while rest.peek().is_some() {
+            let guard = self.writing()?;
+            let (mut texts, mut written) = (Batch::new(&self.disk, &self.layout), BTreeSet::new());
+            let (mut taken, mut changes) = (Vec::new(), false);
+            while !texts.is_full() && taken.len() < DOCUMENTS_AT_ONCE {
+                let Some((document, contents)) = rest.next() else { break };
+                changes |= self.document_row(document.id)?.is_none_or(|row| *row.latest() != contents);
+                if !self.knows_text(&contents.text)? && written.insert(contents.text) {
+                    texts.add(self.layout.text(&contents.text), document.text.as_bytes())?;
+                }
+                stored.push(document.id);
+                taken.push((document.id, contents));
+            }
+            if changes {
+                texts.publish()?;
+                let put = |tables: &mut Tables<'_>| {
+                    taken.into_iter().try_for_each(|(id, contents)| replace_one(tables, id, contents))
+                };
+                self.change(&guard, put)?;
+            }
         }
-        self.write_text(&contents.text, document.text)?;
-        self.change(&guard, |tables| {
-            let Some(mut row) = tables.document(id)? else { return new_document(tables, id, contents) };
-            if let Some(staged) = row.staged.take() {
-                tables.release_text(&staged.text)?;
-            }
-            if contents.text != row.contents.text {
-                // Readers keep what they have until the new text is compressed, and segments
-                // that were compressed already stay for it to begin with.
-                tables.use_text(&contents)?;
-                row.staged = Some(contents);
-            } else {
-                show(tables, id, &mut row, contents)?;
-                tables.touch()?;
-            }
-            tables.put_document(id, &row)
-        })?;
-        self.expect_document(id)
+        stored.into_iter().map(|id| self.expect_document(id)).collect()
     }
 
     pub(super) fn remove_document(&self, id: &str) -> Result<bool> {
@@ -136,7 +145,11 @@ impl LocalStore {
         let rows = self.catalogue.read(|transaction| Self::document_rows(transaction, None))?;
         let waits = |row: &DocumentRow| row.staged.is_some() || row.encoder != Some(encoder);
         let waiting = rows.into_iter().filter(|(_, row)| waits(row) && shard.contains(&row.latest().text));
-        Ok(waiting.map(|(id, row)| Pending { id, text: row.latest().text, text_bytes: row.latest().bytes }).collect())
+        let pending = |(id, row): (String, DocumentRow)| {
+            let (text, bytes) = (row.latest().text, row.latest().bytes);
+            Pending { id, text, text_bytes: bytes, stale: row.staged.is_none() && row.encoder.is_some() }
+        };
+        Ok(waiting.map(pending).collect())
     }
 
     pub(super) fn read_groups(&self) -> Result<Vec<Group>> {
@@ -157,21 +170,9 @@ impl LocalStore {
         })
     }
 
-    /// Makes a text's file durable, unless it is there already.
-    pub(super) fn write_text(&self, digest: &Digest, text: &str) -> Result<()> {
-        let known = self.catalogue.read(|transaction| {
-            let texts = transaction.open_table(TEXTS)?;
-            Ok(texts.get(digest.bytes())?.is_some())
-        })?;
-        if known {
-            return Ok(());
-        }
-        let path = self.layout.text(digest);
-        let file = self.disk.write_aside(&self.layout.aside(), text.as_bytes())?;
-        if let Some(parent) = path.parent() {
-            self.disk.create_directory(parent)?;
-        }
-        self.disk.publish(file, &path)
+    /// Whether a text's file is there.
+    pub(super) fn knows_text(&self, digest: &Digest) -> Result<bool> {
+        self.catalogue.read(|transaction| Ok(transaction.open_table(TEXTS)?.get(digest.bytes())?.is_some()))
     }
 
     pub(super) fn read_text(&self, digest: &Digest) -> Result<String> {
@@ -188,13 +189,30 @@ impl LocalStore {
     }
 }
 
-/// Checks a document and takes its digest.
-fn contents(document: &NewDocument<'_>) -> Result<Contents> {
-    check_name("document id", document.id)?;
-    check_name("group", document.group)?;
-    if document.text.is_empty() {
-        return Err(Error::EmptyText { id: document.id.into() });
+/// Gives a document new contents, or adds it.
+fn replace_one(tables: &mut Tables<'_>, id: &str, contents: Contents) -> Result<(), Failure> {
+    let Some(mut row) = tables.document(id)? else { return new_document(tables, id, contents) };
+    if *row.latest() == contents {
+        return Ok(());
     }
+    if let Some(staged) = row.staged.take() {
+        tables.release_text(&staged.text)?;
+    }
+    if contents.text != row.contents.text {
+        // Readers keep what they have until the new text is compressed, and segments that were
+        // compressed already stay for it to begin with.
+        tables.use_text(&contents)?;
+        row.staged = Some(contents);
+    } else {
+        show(tables, id, &mut row, contents)?;
+        tables.touch()?;
+    }
+    tables.put_document(id, &row)
+}
+
+/// Checks a document and takes its digest.
+pub(super) fn contents(document: &NewDocument<'_>) -> Result<Contents> {
+    document.check()?;
     Ok(Contents {
         group: document.group.into(),
         title: document.title.into(),
@@ -203,7 +221,7 @@ fn contents(document: &NewDocument<'_>) -> Result<Contents> {
     })
 }
 
-fn new_document(tables: &mut Tables<'_>, id: &str, contents: Contents) -> Result<(), Failure> {
+pub(super) fn new_document(tables: &mut Tables<'_>, id: &str, contents: Contents) -> Result<(), Failure> {
     tables.use_text(&contents)?;
     tables.join(&contents.group, id)?;
     tables.touch()?;

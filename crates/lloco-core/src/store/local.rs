@@ -262,7 +262,12 @@ impl Store for LocalStore {
     }
 
     fn replace(&self, document: &NewDocument<'_>) -> Result<Document> {
-        self.replace_document(document)
+        let stored = self.replace_documents(std::slice::from_ref(document))?.pop();
+        stored.ok_or_else(|| Error::DocumentNotFound { id: document.id.into() })
+    }
+
+    fn replace_all(&self, documents: &[NewDocument<'_>]) -> Result<Vec<Document>> {
+        self.replace_documents(documents)
     }
 
     fn remove(&self, id: &str) -> Result<bool> {
@@ -302,7 +307,7 @@ impl Store for LocalStore {
     }
 
     fn summary(&self, id: &str, encoder: &EncoderInfo) -> Result<SummaryRows> {
-        self.read_summary(id, encoder)
+        self.mapped(id, encoder)?.to_rows()
     }
 
     fn groups(&self) -> Result<Vec<Group>> {

@@ -46,6 +46,7 @@
 //! states. The format is specified in `docs/format.md`.
 
 mod adapters;
+mod batch;
 mod blob;
 mod catalogue;
 mod check;
@@ -56,6 +57,7 @@ mod index;
 mod layout;
 mod local;
 mod map;
+mod mapped;
 mod precision;
 mod rows;
 mod tables;
@@ -68,10 +70,11 @@ pub use check::{Damage, Stats, Swept};
 pub use disk::{IoHook, IoStep};
 pub use layout::{FORMAT_VERSION, OLDEST_FORMAT_VERSION};
 pub use local::{LocalStore, StoreOptions};
+pub use mapped::{MappedSegment, MappedSummary};
 pub use precision::{Precision, SummaryRows};
 pub use transfer::Merged;
 pub use types::{
-    Adapter, Document, EncoderInfo, Encoding, Group, NewDocument, Pending, Segment, Shard, Staged, Summary,
+    Adapter, Document, EncoderInfo, Encoding, Group, NewDocument, NewSummary, Pending, Segment, Shard, Staged, Summary,
 };
 
 use crate::digest::Digest;
@@ -95,6 +98,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Error::EmptyText`]; [`Error::InvalidName`].
     fn replace(&self, document: &NewDocument<'_>) -> Result<Document>;
+
+    /// [`Store::replace`] for many documents, of which the later counts if two have the same id.
+    /// Much faster than one by one; after a failure, some of them may be stored.
+    ///
+    /// # Errors
+    /// As [`Store::replace`], before anything is stored if a document cannot be taken.
+    fn replace_all(&self, documents: &[NewDocument<'_>]) -> Result<Vec<Document>> {
+        documents.iter().try_for_each(NewDocument::check)?;
+        documents.iter().map(|document| self.replace(document)).collect()
+    }
 
     /// Lengthens a document's text: as [`Store::replace`] with both parts. Segments before the
     /// change keep their summaries.

@@ -52,19 +52,6 @@ impl SummaryRows {
     pub fn into_data(self) -> Vec<f32> {
         self.data
     }
-
-    /// Adds rows at the end. The width is the first's.
-    pub(super) fn extend(&mut self, more: &Self) -> Result<()> {
-        if self.rows > 0 && self.hidden != more.hidden {
-            let expected = format!("rows of {}", self.hidden);
-            let values = more.data.len();
-            return Err(Error::SummaryShape { rows: more.rows, hidden: more.hidden, values, expected });
-        }
-        self.hidden = more.hidden;
-        self.rows += more.rows;
-        self.data.extend_from_slice(&more.data);
-        Ok(())
-    }
 }
 
 /// How summaries are stored.
@@ -109,9 +96,8 @@ impl Precision {
     /// [`Error::SummaryValue`] for a value that is not finite, or beyond f16.
     pub fn round(self, rows: &SummaryRows) -> Result<SummaryRows> {
         let packed = self.pack(rows)?;
-        let (scales, _) = packed.scales.as_deref().unwrap_or_default().as_chunks::<4>();
-        let scales = scales.iter().map(|bytes| f32::from_le_bytes(*bytes));
-        let data = self.unpack(&packed.values, rows.hidden, scales);
+        let mut data = Vec::with_capacity(rows.data.len());
+        self.unpack(&packed.values, packed.scales.as_deref().unwrap_or_default(), rows.hidden, &mut data);
         SummaryRows::new(rows.rows, rows.hidden, data)
     }
 
@@ -158,19 +144,24 @@ impl Precision {
         })
     }
 
-    /// Values back to f32. `scales` gives one number a row, for int8 only.
-    pub(super) fn unpack(self, values: &[u8], hidden: usize, scales: impl Iterator<Item = f32>) -> Vec<f32> {
+    /// Values back to f32, added to `data`. `scales` holds an f32 a row, for int8 only.
+    pub(super) fn unpack(self, values: &[u8], scales: &[u8], hidden: usize, data: &mut Vec<f32>) {
         match self {
             Self::F16 => match bytemuck::try_cast_slice::<u8, f16>(values) {
                 // Aligned, as in every file of ours: converted with vector instructions.
-                Ok(halves) if cfg!(target_endian = "little") => halves.to_f32_vec(),
-                _ => values.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+                Ok(halves) if cfg!(target_endian = "little") => {
+                    let start = data.len();
+                    data.resize(start + halves.len(), 0.0);
+                    halves.convert_to_f32_slice(data.get_mut(start..).unwrap_or_default());
+                }
+                _ => data.extend(values.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32())),
             },
-            Self::F32 => values.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            Self::F32 => data.extend(values.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes))),
             Self::Int8 => {
-                let rows = values.chunks(hidden.max(1)).zip(scales);
-                rows.flat_map(|(row, scale)| row.iter().map(move |byte| f32::from(byte.cast_signed()) * scale))
-                    .collect()
+                let scales = scales.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+                for (row, scale) in values.chunks(hidden.max(1)).zip(scales) {
+                    data.extend(row.iter().map(|byte| f32::from(byte.cast_signed()) * scale));
+                }
             }
         }
     }

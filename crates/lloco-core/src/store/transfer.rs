@@ -10,12 +10,16 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use super::Store as _;
-use super::blob::Blob;
+use super::batch::Batch;
+use super::check::Damage;
+use super::documents::{DOCUMENTS_AT_ONCE, new_document};
+use super::encode::finish_encoding;
 use super::layout::Stamp;
 use super::local::LocalStore;
-use super::rows::{EncodingRow, SummaryRow};
-use super::tables::{get, put};
-use super::types::{Document, EncoderInfo, NewDocument, Summary};
+use super::mapped::MappedSegment;
+use super::rows::{Contents, SummaryRow};
+use super::tables::put;
+use super::types::{Document, EncoderInfo, Summary};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -27,8 +31,13 @@ pub struct Merged {
     pub added: u64,
     /// Documents that were here already.
     pub unchanged: u64,
+    /// Summaries that are new here, of documents new or known.
+    pub summaries: u64,
     /// Ids that are taken here by other contents; left as they were.
     pub conflicts: Vec<String>,
+    /// Damaged files of the other store. A document without its text was left out, one without
+    /// its summary waits here to be compressed.
+    pub damaged: Vec<Damage>,
     /// Adapter versions that are new here.
     pub adapters: u64,
 }
@@ -37,33 +46,26 @@ impl LocalStore {
     /// Takes over the documents of another store that `select` picks, with their finished
     /// summaries, and the adapters of their groups. Repeating it changes nothing.
     ///
+    /// What is damaged there is left out and listed; the rest comes over. A document's summary
+    /// here, if it has one, stays.
+    ///
     /// # Errors
-    /// [`Error::Damaged`] if a file of the other store is; what was taken over before stays.
+    /// Failures of either store. What was taken over before stays.
     pub fn merge(&self, other: &Self, select: impl Fn(&Document) -> bool) -> Result<Merged> {
         let mut merged = Merged::default();
-        let mut groups = BTreeSet::new();
-        for document in other.documents(None)?.into_iter().filter(select) {
-            let text = other.text(&document.text)?;
-            let new = NewDocument::new(&document.id, &text).group(&document.group).title(&document.title);
-            let known = self.document(&document.id)?.is_some();
-            match self.add(&new) {
-                Ok(_) if known => merged.unchanged += 1,
-                Ok(_) => merged.added += 1,
-                Err(Error::DocumentExists { id }) => {
-                    merged.conflicts.push(id);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            if let Some(summary) = &document.summary {
-                self.take_over(other, &document, summary)?;
-            }
-            groups.insert(document.group);
+        let documents: Vec<Document> = other.documents(None)?.into_iter().filter(select).collect();
+        let mut rest = documents.iter().peekable();
+        while rest.peek().is_some() {
+            self.take_over(other, &mut rest, &mut merged)?;
         }
+        let conflicts: BTreeSet<&String> = merged.conflicts.iter().collect();
+        let groups = documents.iter().filter(|document| !conflicts.contains(&document.id));
+        let groups: BTreeSet<&String> = groups.map(|document| &document.group).collect();
+        let mut adapters = 0;
         for group in groups {
-            merged.adapters += self.take_over_adapters(other, &group)?;
+            adapters += self.take_over_adapters(other, group)?;
         }
-        Ok(merged)
+        Ok(Merged { adapters, ..merged })
     }
 
     /// Writes the documents that `select` picks, with their group's adapters, into a new or
@@ -100,54 +102,83 @@ impl LocalStore {
         self.disk.publish(self.disk.write_aside(parent.unwrap_or(Path::new(".")), &contents)?, path)
     }
 
-    /// Copies a finished summary and shows it.
-    fn take_over(&self, other: &Self, document: &Document, summary: &Summary) -> Result<()> {
-        let (text, encoder) = (&document.text, summary.encoder.id());
+    /// Takes over as many documents as fit one batch.
+    fn take_over<'d>(
+        &self,
+        other: &Self,
+        documents: &mut impl Iterator<Item = &'d Document>,
+        merged: &mut Merged,
+    ) -> Result<()> {
         let guard = self.writing()?;
-        let Some(row) = self.document_row(&document.id)? else { return Ok(()) };
-        if row.encoder.is_some() || row.contents.text != *text {
+        let mut files = Batch::new(&self.disk, &self.layout);
+        let (mut texts, mut summaries) = (BTreeSet::new(), HashMap::new());
+        let (mut new, mut finished) = (Vec::new(), Vec::new());
+        for document in documents.take(DOCUMENTS_AT_ONCE) {
+            let Document { id, text, summary, .. } = document;
+            let (contents, known) = (contents_of(document), self.document_row(id)?);
+            let wants_summary = match &known {
+                Some(row) if *row.latest() != contents => {
+                    merged.conflicts.push(id.clone());
+                    continue;
+                }
+                Some(row) => row.staged.is_some() || row.encoder.is_none(),
+                None => true,
+            };
+            if known.is_some() {
+                merged.unchanged += 1;
+            } else {
+                if !texts.contains(text) && !self.knows_text(text)? {
+                    let Some(bytes) = undamaged(other.text(text), document, merged)? else { continue };
+                    files.add(self.layout.text(text), bytes.as_bytes())?;
+                    texts.insert(*text);
+                }
+                new.push((id, contents));
+                merged.added += 1;
+            }
+            if let Some(summary) = summary.as_ref().filter(|_| wants_summary) {
+                let copied = self.copy_summary(other, summary, &mut summaries, &mut files);
+                if undamaged(copied, document, merged)?.is_some() {
+                    finished.push((document, summary));
+                    merged.summaries += 1;
+                }
+            }
+            if files.is_full() {
+                break;
+            }
+        }
+        if new.is_empty() && finished.is_empty() {
             return Ok(());
         }
-        let mut rows = Vec::with_capacity(summary.segments.len());
-        for key in &summary.segments {
-            rows.push(self.copy_summary(other, key)?);
-        }
-        let segments = u32::try_from(summary.segments.len()).unwrap_or(u32::MAX);
+        files.publish()?;
         self.change(&guard, |tables| {
-            let Some(mut row) = tables.document(&document.id)? else { return Ok(()) };
-            put(&mut tables.encoders, encoder.bytes(), &summary.encoder)?;
-            let begun = tables.encoding(text, &encoder)?;
-            let done = begun.as_ref().map_or(0, |begun| begun.done);
-            if begun.is_none() {
-                let begun = EncodingRow { tokens: summary.tokens, segments, done: 0, users: 0 };
-                tables.put_encoding(text, &encoder, &begun)?;
-            }
-            for (key, copied) in summary.segments.iter().zip(rows).skip(done as usize) {
-                let summary = get(&tables.summaries, key.bytes())?.unwrap_or(copied);
-                tables.add_segment((text, &encoder), key, summary)?;
-            }
-            tables.use_encoding(text, &encoder)?;
-            row.encoder = Some(encoder);
-            tables.touch()?;
-            tables.put_document(&document.id, &row)
+            new.into_iter().try_for_each(|(id, contents)| new_document(tables, id, contents))?;
+            finished.into_iter().try_for_each(|(Document { id, text, .. }, summary)| {
+                let encoder = summary.encoder.id();
+                put(&mut tables.encoders, encoder.bytes(), &summary.encoder)?;
+                finish_encoding(tables, id, (text, &encoder), summary.tokens, &summary.segments, &summaries)
+            })
         })
     }
 
-    /// Makes sure that a summary file is here, and gives its row.
-    fn copy_summary(&self, other: &Self, key: &Digest) -> Result<SummaryRow> {
-        if let Some(row) = self.summary_row(key)? {
-            return Ok(row);
+    /// Makes sure that a summary's files are here or in the batch, whose rows go into `rows`.
+    fn copy_summary(
+        &self,
+        other: &Self,
+        summary: &Summary,
+        rows: &mut HashMap<Digest, SummaryRow>,
+        files: &mut Batch<'_>,
+    ) -> Result<()> {
+        for key in &summary.segments {
+            if rows.contains_key(key) || self.summary_row(key)?.is_some() {
+                continue;
+            }
+            let path = other.layout.summary(key);
+            let row = other.summary_row(key)?;
+            let row = row.ok_or_else(|| Error::damaged(&path, "it is not in the catalogue"))?;
+            files.add(self.layout.summary(key), MappedSegment::open(&path, &row.sha256)?.bytes())?;
+            rows.insert(*key, SummaryRow { users: 0, ..row });
         }
-        let path = other.layout.summary(key);
-        let row = other.summary_row(key)?;
-        let row = row.ok_or_else(|| Error::damaged(&path, "it is not in the catalogue"))?;
-        let blob = Blob::open(&path, &row.sha256)?;
-        let target = self.layout.summary(key);
-        if let Some(parent) = target.parent() {
-            self.disk.create_directory(parent)?;
-        }
-        self.disk.publish(self.disk.write_aside(&self.layout.aside(), blob.bytes())?, &target)?;
-        Ok(SummaryRow { users: 0, ..row })
+        Ok(())
     }
 
     /// Takes over a group's adapter versions, oldest first, and which is current if none was.
@@ -174,5 +205,23 @@ impl LocalStore {
             self.set_adapter(group, Some(current))?;
         }
         Ok(added)
+    }
+}
+
+/// A document's shown contents as a row has them.
+fn contents_of(document: &Document) -> Contents {
+    let Document { group, title, text, text_bytes, .. } = document;
+    Contents { group: group.clone(), title: title.clone(), text: *text, bytes: *text_bytes }
+}
+
+/// Notes damage and goes on; other failures stay failures.
+fn undamaged<T>(outcome: Result<T>, document: &Document, merged: &mut Merged) -> Result<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Damaged { path, reason }) => {
+            merged.damaged.push(Damage { path, reason, documents: vec![document.id.clone()] });
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::precision::Precision;
+use super::layout::check_name;
+use super::precision::{Precision, SummaryRows};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 
@@ -158,6 +159,30 @@ impl<'a> NewDocument<'a> {
         self.title = title;
         self
     }
+
+    /// Whether a store takes it: the reason why not, before anything is written.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`]; [`Error::EmptyText`].
+    pub fn check(&self) -> Result<()> {
+        check_name("document id", self.id)?;
+        check_name("group", self.group)?;
+        match self.text {
+            "" => Err(Error::EmptyText { id: self.id.into() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A document's summary, computed elsewhere as a whole.
+#[derive(Debug, Clone, Copy)]
+pub struct NewSummary<'a> {
+    /// What [`Store::pending`](super::Store::pending) listed.
+    pub work: &'a Pending,
+    /// The token ids of the whole text, cut up.
+    pub segments: &'a [&'a [u32]],
+    /// The rows of each segment.
+    pub rows: &'a [SummaryRows],
 }
 
 /// A stored document.
@@ -218,6 +243,19 @@ pub struct Pending {
     pub text: Digest,
     /// Length of that text in bytes.
     pub text_bytes: u64,
+    /// Whether readers have a summary of this very text; of a text that is pending, by another encoder.
+    pub stale: bool,
+}
+
+impl Pending {
+    /// The newest text of a document, whether it waits or not.
+    #[must_use]
+    pub fn of(document: &Document) -> Self {
+        let shown = (document.text, document.text_bytes);
+        let (text, text_bytes) = document.staged.as_ref().map_or(shown, |staged| (staged.text, staged.text_bytes));
+        let stale = document.staged.is_none() && document.summary.is_some();
+        Self { id: document.id.clone(), text, text_bytes, stale }
+    }
 }
 
 /// A compression under way.

@@ -104,11 +104,21 @@ fn damage_does_not_spread() {
     let key = store.document("x").unwrap().unwrap().summary.unwrap().segments[2].to_string();
     let path = store.path().join("summaries").join(&key[..2]).join(format!("{key}.safetensors"));
     std::fs::remove_file(&path).unwrap();
-    let error = store.export(directory.path().join("export"), |_| true).unwrap_err();
-    assert!(matches!(error, Error::Damaged { path: named, .. } if named == path));
+    store.add(&NewDocument::new("y", "Quite another text")).unwrap();
+    store.add(&NewDocument::new("z", &text(3))).unwrap();
+    compress(&store, &encoder);
+    let lost = store.document("z").unwrap().unwrap().text.to_string();
+    std::fs::remove_file(store.path().join("text").join(&lost[..2]).join(format!("{lost}.txt"))).unwrap();
+
+    let report = store.export(directory.path().join("export"), |_| true).unwrap();
+    assert_eq!((report.added, report.summaries), (2, 1));
+    let named: Vec<_> = report.damaged.iter().map(|damage| damage.documents[0].as_str()).collect();
+    assert_eq!((named, &report.damaged[0].path), (vec!["x", "z"], &path));
     let export = LocalStore::open(directory.path().join("export")).unwrap();
     assert!(export.verify().unwrap().is_empty());
     assert!(matches!(export.summary("x", &encoder), Err(Error::NotCompressed { .. })));
+    assert_eq!(export.summary("y", &encoder).unwrap().data(), expected(&encoder, "Quite another text"));
+    assert!(export.document("z").unwrap().is_none());
 }
 
 #[test]
