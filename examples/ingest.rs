@@ -11,12 +11,16 @@ use serde_json::json;
 #[derive(Parser)]
 struct Args {
     /// Text files, or patterns such as 'transcripts/**/*.txt'
-    #[arg(value_name = "FILES", required_unless_present = "data", conflicts_with = "data")]
+    #[arg(value_name = "FILES", required_unless_present_any = ["data", "reencode"], conflicts_with = "data")]
     files: Vec<String>,
 
     /// Documents of a data set, one JSON object a line, instead of files
     #[arg(long, value_name = "FILE.jsonl")]
     data: Option<PathBuf>,
+
+    /// Compress again what another model or other settings compressed; goes on where it was interrupted
+    #[arg(long, conflicts_with_all = ["files", "data"])]
+    reencode: bool,
 
     /// The group that the documents belong to
     #[arg(long, default_value = "default")]
@@ -36,6 +40,7 @@ struct Args {
 fn ingest(args: Args) -> Result {
     let lloco = args.library.builder()?.shard(args.shard).build()?;
     let added = match &args.data {
+        None if args.reencode => lloco.reencode()?,
         Some(path) => lloco.add(&library::documents(&dataset::read(path)?, &args.group))?,
         None => lloco.add_all_files(&args.group, &args.files)?,
     };
@@ -51,10 +56,17 @@ fn ingest(args: Args) -> Result {
         added.summary_vectors,
         added.compressing.as_secs_f64(),
     ))?;
+    if added.stale > 0 {
+        args.output.line(format_args!(
+            "{} documents keep the summaries of another model or other settings: run again with --reencode",
+            added.stale
+        ))?;
+    }
     let failed = added.failed.iter().map(|(path, error)| json!({"path": path, "reason": error.to_string()}));
     args.output.report(&json!({
         "documents": added.documents,
         "unchanged": added.unchanged,
+        "stale": added.stale,
         "failed": failed.collect::<Vec<_>>(),
         "tokens": added.tokens,
         "tokens_read": added.tokens_read,

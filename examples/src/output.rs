@@ -12,7 +12,7 @@ use serde_json::Value;
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Output {
     /// Print one line of JSON instead of text.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 

@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf};
 
 use common::{failure, json, model_with_tokenizer, repository, run, text};
 
-const PROGRAMS: [&str; 6] = ["ask", "compress", "finetune", "generate", "ingest", "quickstart"];
+const PROGRAMS: [&str; 7] = ["ask", "compress", "finetune", "generate", "ingest", "quickstart", "store"];
 
 fn golden(name: &str) -> PathBuf {
     repository("testdata/goldens").join(name)

@@ -72,17 +72,31 @@ fn files_are_added_learned_and_asked() {
 }
 
 #[test]
-fn shards_of_a_data_set_make_the_whole() {
+fn shards_of_a_data_set_merge_into_the_whole() {
     let lines: Vec<String> =
         (0..12).map(|n| format!(r#"{{"id":"{n}","text":"Report number {n}.","questions":[]}}"#)).collect();
-    let mut documents = 0;
-    for shard in ["0/2", "1/2"] {
-        let library = Library::new();
+    let parts = [Library::new(), Library::new()];
+    for (library, shard) in parts.iter().zip(["0/2", "1/2"]) {
         let data = library.file("data.jsonl", &lines.join("\n"));
-        let added = library.run("ingest", &["--data", &data, "--shard", shard]);
-        documents += added["documents"].as_u64().unwrap();
+        library.run("ingest", &["--data", &data, "--shard", shard]);
     }
-    assert_eq!(documents, 12);
+    let whole = tempfile::tempdir().unwrap();
+    let store = |verb: &[&str]| json("store", &[&["--store", text(whole.path())], verb].concat());
+    let [first, second] = [&parts[0], &parts[1]].map(|part| part.work.path().join("store"));
+    let merged = store(&["merge", text(&first), text(&second)]);
+    assert_eq!((&merged[0]["added"], &merged[1]["unchanged"]), (&value!(12), &value!(12)));
+    let stats = store(&["stats"]);
+    assert_eq!((&stats["documents"], &stats["compressed"]), (&value!(12), &value!(12)));
+    assert_eq!(store(&["verify"])["damaged"], value!([]));
+
+    let out = parts[0].work.path();
+    let exported = store(&["export", text(&out.join("one")), "--document", "3"]);
+    assert_eq!((&exported["added"], &exported["summaries"]), (&value!(1), &value!(1)));
+    let file = out.join("3.safetensors");
+    store(&["softprompt", "3", text(&file)]);
+    assert!(file.exists());
+    let message = failure("store", &["--store", text(whole.path()), "rollback", "default"]);
+    assert!(message.contains("default"), "{message}");
 }
 
 #[test]

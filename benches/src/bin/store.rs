@@ -182,8 +182,12 @@ fn write_on(path: &Path, from: usize) -> Result<()> {
 fn reader(path: &Path, id: &str) -> Result<[Duration; 3]> {
     let output = Command::new(env::current_exe()?).args(["reader".as_ref(), path.as_os_str(), id.as_ref()]).output()?;
     let text = String::from_utf8(output.stdout)?;
-    let times: Vec<Duration> =
-        text.split_whitespace().map(|word| Ok(Duration::from_secs_f64(word.parse()?))).collect::<Result<_>>()?;
+    let times: Vec<Duration> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("times "))
+        .flat_map(str::split_whitespace)
+        .map(|word| Ok(Duration::from_secs_f64(word.parse()?)))
+        .collect::<Result<_>>()?;
     <[Duration; 3]>::try_from(times).map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned().into())
 }
 
@@ -193,9 +197,7 @@ fn read_one(path: &Path, id: &str) -> Result<()> {
     let open = start.elapsed();
     let first = timed(|| store.summary(id, &encoder))?;
     let next = timed(|| store.summary("1", &encoder))?;
-    for time in [open, first, next] {
-        print!("{} ", time.as_secs_f64());
-    }
+    println!("times {} {} {}", open.as_secs_f64(), first.as_secs_f64(), next.as_secs_f64());
     Ok(())
 }
 

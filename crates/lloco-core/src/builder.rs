@@ -1,6 +1,6 @@
 //! Putting a [`Lloco`] together.
 
-use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration};
 
 use burn::tensor::Device;
 use lloco_decoder::{Checkpoint, Decoder, WeightType};
@@ -14,7 +14,7 @@ use crate::{
     event::Observer,
     prompt::Prompts,
     search::Search,
-    store::{EncoderInfo, LocalStore, Precision, Shard},
+    store::{EncoderInfo, LocalStore, Precision, Shard, StoreOptions},
 };
 
 /// Settings of a [`Lloco`]; see [`Lloco::builder`].
@@ -31,6 +31,8 @@ pub struct LlocoBuilder {
     compressor: Option<PathBuf>,
     precision: Precision,
     shard: Shard,
+    document_limit: u64,
+    wait: Duration,
     read_only: bool,
     observer: Observer,
 }
@@ -48,6 +50,8 @@ impl Default for LlocoBuilder {
             compressor: None,
             precision: Precision::F16,
             shard: Shard::ALL,
+            document_limit: 128 << 20,
+            wait: Duration::ZERO,
             read_only: false,
             observer: Observer::default(),
         }
@@ -117,6 +121,19 @@ impl LlocoBuilder {
         self
     }
 
+    /// The longest document that is taken, in bytes of text; 128 MiB by default. Reading one takes several times as
+    /// much memory.
+    pub fn document_limit(mut self, bytes: u64) -> Self {
+        self.document_limit = bytes;
+        self
+    }
+
+    /// How long to wait for another process that writes to the store; by default not at all.
+    pub fn wait(mut self, time: Duration) -> Self {
+        self.wait = time;
+        self
+    }
+
     /// Opens the store for asking only; other processes may then do the same.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
@@ -137,7 +154,7 @@ impl LlocoBuilder {
         let device = self.device.unwrap_or_else(default_device);
         let store = match self.read_only {
             true => LocalStore::open_read_only(&self.store)?,
-            false => LocalStore::open(&self.store)?,
+            false => StoreOptions::new().wait(self.wait).open(&self.store)?,
         };
         let checkpoint = Checkpoint::open(self.resolver.resolve(&self.model)?)?;
         let tokenizer = checkpoint.tokenizer()?;
@@ -167,7 +184,7 @@ impl LlocoBuilder {
 
         let prompts = Prompts::new(tokenizer, encoder.decoder().config())?;
         let search = Search::open(&store, &embedder)?;
-        let (shard, observer) = (self.shard, self.observer);
-        Ok(Lloco { store, encoder, info, embedder, prompts, search: search.into(), shard, observer })
+        let (shard, document_limit, observer) = (self.shard, self.document_limit, self.observer);
+        Ok(Lloco { store, encoder, info, embedder, prompts, search: search.into(), shard, document_limit, observer })
     }
 }

@@ -117,6 +117,17 @@ pub enum Error {
         /// The document.
         id: String,
     },
+    /// A document beyond the limit of this library.
+    #[error("document {id:?} has {bytes} bytes, the limit is {limit}: split it, or raise the limit")]
+    #[non_exhaustive]
+    DocumentTooLong {
+        /// The document.
+        id: String,
+        /// Its length.
+        bytes: u64,
+        /// The longest that is taken.
+        limit: u64,
+    },
     /// There is no such document.
     #[error("there is no document {id:?} in the store")]
     #[non_exhaustive]
@@ -153,7 +164,7 @@ pub enum Error {
     },
     /// Summaries of one encoder were asked for with another.
     #[error(
-        "document {id:?} was compressed by encoder {stored}, not by {asked}: open the store with that encoder, or compress its documents again with this one"
+        "document {id:?} was compressed by encoder {stored}, not by {asked}: open the store with that encoder, or `reencode` the store with this one"
     )]
     #[non_exhaustive]
     EncoderMismatch {

@@ -12,9 +12,9 @@ pub enum Event<'a> {
     Compressed {
         /// The document.
         document: &'a str,
-        /// Tokens of this verb's documents done so far.
+        /// Bytes of this verb's texts done so far.
         done: u64,
-        /// Tokens of this verb's documents.
+        /// Bytes of this verb's texts.
         total: u64,
     },
     /// More passages were embedded for retrieval.

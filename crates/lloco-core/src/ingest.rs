@@ -22,6 +22,8 @@ pub struct Added {
     pub documents: usize,
     /// Documents that were there already, compressed.
     pub unchanged: usize,
+    /// Documents of the library that keep the summary of another encoder; [`Lloco::reencode`] compresses them.
+    pub stale: usize,
     /// Tokens of the compressed documents.
     pub tokens: u64,
     /// Tokens that had to be read; fewer where a document was continued or shares its beginning with another.
@@ -36,6 +38,17 @@ pub struct Added {
     pub embedding: Duration,
     /// Files that could not be read, with the reason; the others were added.
     pub failed: Vec<(PathBuf, Error)>,
+}
+
+/// Texts that are handed to the store together, in bytes and in number.
+const BATCH_BYTES: usize = 64 << 20;
+const BATCH_FILES: usize = 1024;
+
+/// A file that was read.
+struct FileDocument {
+    id: String,
+    title: String,
+    text: String,
 }
 
 impl Added {
@@ -66,32 +79,53 @@ impl Lloco {
         for pattern in patterns {
             files.extend(matching(pattern.as_ref())?);
         }
-        let mut added = Added::default();
+        let (mut added, mut read, mut bytes) = (Added::default(), Vec::new(), 0);
         for path in files {
-            match read_text(&path).and_then(|text| self.put(group, &path, &text)) {
-                Ok(changed) => added.unchanged += usize::from(!changed),
+            match self.read(&path) {
+                Ok(file) => {
+                    bytes += file.text.len();
+                    read.push(file);
+                }
                 Err(error) => added.failed.push((path, error)),
             }
+            if bytes >= BATCH_BYTES || read.len() >= BATCH_FILES {
+                self.put_files(group, &read, &mut added)?;
+                (read, bytes) = (Vec::new(), 0);
+            }
         }
-        self.finish(added)
+        self.put_files(group, &read, &mut added)?;
+        self.finish(added, false)
     }
 
-    /// Adds documents, and compresses what is new. A document of a known id is replaced if its contents differ.
+    /// Adds documents, and compresses what is new. A document of a known id is replaced if its contents differ; of
+    /// two with the same id the later counts.
     ///
     /// # Errors
-    /// When a document is empty or compressing or storing fails.
+    /// When a document is empty, too long or has an unusable id, and then nothing is stored; when compressing or
+    /// storing fails.
     pub fn add(&self, documents: &[NewDocument<'_>]) -> Result<Added> {
-        let mut added = Added::default();
         for document in documents {
-            let known = self.compressed(document.id)?;
-            let stored = self.store.replace(document)?;
-            added.unchanged += usize::from(known.is_some_and(|text| text == stored.text && stored.staged.is_none()));
+            self.check_length(document.id, document.text.len() as u64)?;
         }
-        self.finish(added)
+        let mut added = Added::default();
+        self.put(documents, &mut added)?;
+        self.finish(added, false)
     }
 
-    fn finish(&self, mut added: Added) -> Result<Added> {
-        self.compress_pending(&mut added)?;
+    /// Compresses with this encoder every document that another one compressed: after a change of model, tokenizer,
+    /// segment length or precision.
+    ///
+    /// Each document keeps its old summary until its new one is complete. After an interruption, calling it again
+    /// goes on; it does nothing when nothing is left. Adapters were trained on the old summaries: finetune again.
+    ///
+    /// # Errors
+    /// When compressing or storing fails.
+    pub fn reencode(&self) -> Result<Added> {
+        self.finish(Added::default(), true)
+    }
+
+    fn finish(&self, mut added: Added, reencode: bool) -> Result<Added> {
+        self.compress_pending(&mut added, reencode)?;
         if self.shard != Shard::ALL {
             return Ok(added);
         }
@@ -101,13 +135,41 @@ impl Lloco {
         Ok(added)
     }
 
-    /// Stores one file's text; whether there is something to compress.
-    fn put(&self, group: &str, path: &Path, text: &str) -> Result<bool> {
-        let id = path.to_string_lossy();
-        let title = path.file_stem().map_or_else(|| id.clone(), |name| name.to_string_lossy());
-        let known = self.compressed(&id)?;
-        let document = self.store.replace(&NewDocument::new(&id, text).group(group).title(&title))?;
-        Ok(known.is_none_or(|text| text != document.text) || document.staged.is_some())
+    /// A file as a document: its path is the id, its name the title.
+    fn read(&self, path: &Path) -> Result<FileDocument> {
+        let id = path.to_str().ok_or_else(|| {
+            let (name, reason) = (path.to_string_lossy().into_owned(), "the file's path is not UTF-8");
+            Error::InvalidName { kind: "document id", name, reason }
+        })?;
+        let bytes = fs::metadata(path).map_err(|error| Error::io("read", path, error))?.len();
+        self.check_length(id, bytes)?;
+        let text = read_text(path)?;
+        NewDocument::new(id, &text).check()?;
+        let title = path.file_stem().map_or_else(|| id.into(), |name| name.to_string_lossy().into_owned());
+        Ok(FileDocument { id: id.to_owned(), title, text })
+    }
+
+    /// Refuses texts beyond the limit, before they are read.
+    pub(crate) fn check_length(&self, id: &str, bytes: u64) -> Result<()> {
+        let limit = self.document_limit;
+        if bytes > limit { Err(Error::DocumentTooLong { id: id.into(), bytes, limit }) } else { Ok(()) }
+    }
+
+    fn put_files(&self, group: &str, files: &[FileDocument], added: &mut Added) -> Result<()> {
+        let documents = files.iter().map(|file| NewDocument::new(&file.id, &file.text).group(group).title(&file.title));
+        self.put(&documents.collect::<Vec<_>>(), added)
+    }
+
+    /// Stores texts, and counts those that are there compressed.
+    fn put(&self, documents: &[NewDocument<'_>], added: &mut Added) -> Result<()> {
+        let known = documents.iter().map(|document| self.compressed(document.id)).collect::<Result<Vec<_>>>()?;
+        let stored = self.store.replace_all(documents)?;
+        let same = known
+            .iter()
+            .zip(&stored)
+            .filter(|(known, stored)| known.is_some_and(|text| text == stored.text && stored.staged.is_none()));
+        added.unchanged += same.count();
+        Ok(())
     }
 
     /// Digest of a document's text, if this encoder has compressed it.
@@ -117,31 +179,24 @@ impl Lloco {
         Ok(own.map(|document| document.text))
     }
 
-    fn compress_pending(&self, added: &mut Added) -> Result<()> {
+    /// Compresses what waits, one document at a time; what another encoder compressed only if asked to.
+    fn compress_pending(&self, added: &mut Added, reencode: bool) -> Result<()> {
         let start = Instant::now();
         let pending = self.store.pending(&self.info, self.shard)?;
-        let mut work = Vec::with_capacity(pending.len());
-        for item in pending {
-            let ids = self.prompts.tokenizer().encode(&self.store.text(&item.text)?)?;
-            work.push((item, ids));
-        }
-        let total = work.iter().map(|(_, ids)| ids.len() as u64).sum();
+        let (work, stale): (Vec<Pending>, Vec<Pending>) = pending.into_iter().partition(|item| reencode || !item.stale);
+        added.stale = stale.len();
+        let total = work.iter().map(|item| item.text_bytes).sum();
         let mut done = 0;
-        for (item, ids) in work {
-            self.compress_document(&item, &ids, added, &mut done, total)?;
+        for item in work {
+            let ids = self.prompts.tokenizer().encode(&self.store.text(&item.text)?)?;
+            self.compress_document(&item, &ids, added, done, total)?;
+            done += item.text_bytes;
         }
         added.compressing += start.elapsed();
         Ok(())
     }
 
-    fn compress_document(
-        &self,
-        item: &Pending,
-        ids: &[u32],
-        added: &mut Added,
-        done: &mut u64,
-        total: u64,
-    ) -> Result<()> {
+    fn compress_document(&self, item: &Pending, ids: &[u32], added: &mut Added, before: u64, total: u64) -> Result<()> {
         let segments: Vec<&[u32]> = self.encoder.segments(ids).collect();
         let mut stored = self.store.begin(item, &self.info, &segments)?;
         let mut encoding = match stored.done() {
@@ -149,16 +204,17 @@ impl Lloco {
             ready if ready == segments.len() => self.encoder.start(0),
             ready => self.encoder.resume(self.rows(self.store.prefix(&stored)?), segments.len() - ready)?,
         };
-        *done += segments.iter().take(stored.done()).map(|segment| segment.len() as u64).sum::<u64>();
+        let mut read = segments.iter().take(stored.done()).map(|segment| segment.len() as u64).sum::<u64>();
         while let Some(segment) = segments.get(stored.done()) {
             let summary = encoding.push(segment)?;
             let [rows, hidden] = summary.dims();
             let summary = SummaryRows::new(rows, hidden, host(summary)?)?;
             let kept = self.store.put_segment(&mut stored, &summary)?;
             encoding.replace_newest(self.rows(kept))?;
-            *done += segment.len() as u64;
+            read += segment.len() as u64;
             added.tokens_read += segment.len() as u64;
-            self.observer.tell(&Event::Compressed { document: &item.id, done: *done, total })?;
+            let done = before + item.text_bytes * read / (ids.len() as u64).max(1);
+            self.observer.tell(&Event::Compressed { document: &item.id, done, total })?;
         }
         self.store.commit(&stored)?;
         added.documents += 1;

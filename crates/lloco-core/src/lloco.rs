@@ -14,7 +14,7 @@ use crate::{
     event::Observer,
     prompt::Prompts,
     search::Search,
-    store::{EncoderInfo, LocalStore, Shard, Store},
+    store::{EncoderInfo, LocalStore, Pending, Shard, Store},
 };
 
 /// A library of documents that were learned offline and can be asked about cheaply.
@@ -22,6 +22,7 @@ use crate::{
 /// | phase | verb |
 /// |---|---|
 /// | offline: split, embed, compress, store | [`add_files`](Self::add_files), [`add`](Self::add) |
+/// | offline: after a change of model | [`reencode`](Self::reencode) |
 /// | offline: one adapter a group | [`finetune`](Self::finetune) |
 /// | online: retrieve, load, decode | [`ask`](Self::ask), [`ask_stream`](Self::ask_stream) |
 ///
@@ -36,6 +37,8 @@ pub struct Lloco {
     pub(crate) search: RwLock<Search>,
     /// The share of what is added that is compressed here.
     pub(crate) shard: Shard,
+    /// Bytes of the longest text that is taken.
+    pub(crate) document_limit: u64,
     pub(crate) observer: Observer,
 }
 
@@ -86,8 +89,11 @@ impl Lloco {
     /// Lengthens a document and compresses what is new; segments that are full already are kept as they are.
     ///
     /// # Errors
-    /// When there is no such document, or compressing or storing fails.
+    /// When there is no such document, it becomes too long, or compressing or storing fails.
     pub fn append(&self, id: &str, tail: &str) -> Result<crate::Added> {
+        if let Some(document) = self.store.document(id)? {
+            self.check_length(id, Pending::of(&document).text_bytes + tail.len() as u64)?;
+        }
         self.store.append(id, tail)?;
         self.add(&[])
     }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Component, Path, PathBuf};
 
 use redb::ReadableTable as _;
 use serde::{Deserialize, Serialize};
 
-use super::disk::entries;
+use super::disk::{entries, refuse_link};
 use super::layout::{Stamp, check_name};
 use super::local::{LocalStore, now};
 use super::rows::{AdapterRow, GROUPS, GroupRow};
@@ -52,6 +53,7 @@ impl LocalStore {
         let label = Label { stamp: Stamp::new(FORMAT), group: group.into(), adapter: version, files: digests.clone() };
         let label = serde_json::to_vec(&label).unwrap_or_default();
         self.disk.write_inside(&aside.path().join(LABEL), &label)?;
+        refuse_link(&self.layout.group(group))?;
         self.disk.create_directory(&self.layout.group(group))?;
         if path.exists() {
             // Left by a process that was killed before it could commit.
@@ -112,6 +114,51 @@ impl LocalStore {
 
     fn located(&self, group: &str, version: u32) -> Adapter {
         Adapter { group: group.into(), version, path: self.layout.adapter(group, version) }
+    }
+}
+
+/// Checks every file of a stored adapter.
+pub(super) fn check_adapter(
+    directory: &Path,
+    group: &str,
+    version: u32,
+    row: &AdapterRow,
+) -> Vec<(PathBuf, Result<()>)> {
+    let file = |(name, expected): (&String, &Digest)| {
+        let path = directory.join(name);
+        // A name out of the catalogue is not to be trusted as a path.
+        let mut parts = Path::new(name).components();
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+            return (directory.into(), Err(Error::damaged(directory, format!("{name:?} is no file name"))));
+        }
+        let checked = match Digest::of_file(&path) {
+            Ok(found) if found == *expected => Ok(()),
+            Ok(found) => Err(Error::checksum(&path, expected, &found)),
+            Err(error) => Err(unreadable(&path, error)),
+        };
+        (path, checked)
+    };
+    let label = directory.join(LABEL);
+    let checked = check_label(&label, group, version, row);
+    row.files.iter().map(file).chain([(label, checked)]).collect()
+}
+
+/// Checks that `lloco.json` says what the catalogue says.
+fn check_label(path: &Path, group: &str, version: u32, row: &AdapterRow) -> Result<()> {
+    let text = fs::read(path).map_err(|error| unreadable(path, error))?;
+    let broken = |error: serde_json::Error| Error::damaged(path, error.to_string());
+    serde_json::from_slice::<Stamp>(&text).map_err(broken)?.check(FORMAT, path)?;
+    let label: Label = serde_json::from_slice(&text).map_err(broken)?;
+    match label.group == group && label.adapter == version && label.files == row.files {
+        true => Ok(()),
+        false => Err(Error::damaged(path, "it does not say what the catalogue says")),
+    }
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::damaged(path, "it is missing"),
+        _ => Error::io("read", path, error),
     }
 }
 

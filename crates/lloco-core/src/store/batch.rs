@@ -7,7 +7,7 @@ use std::thread;
 
 use tempfile::TempPath;
 
-use super::disk::Disk;
+use super::disk::{Disk, refuse_link};
 use super::layout::Layout;
 use crate::error::Result;
 
@@ -48,7 +48,10 @@ impl<'a> Batch<'a> {
     pub(super) fn publish(self) -> Result<()> {
         let Self { disk, files, .. } = self;
         let parents: BTreeSet<PathBuf> = files.iter().filter_map(|(_, path)| Some(path.parent()?.into())).collect();
-        parents.iter().try_for_each(|parent| disk.create_directory(parent))?;
+        for parent in &parents {
+            refuse_link(parent)?;
+            disk.create_directory(parent)?;
+        }
         for_each(&files, |(file, _)| disk.sync_file(file))?;
         for (file, path) in files {
             disk.name(file, &path)?;

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use redb::ReadableTable as _;
+use serde::Serialize;
 
-use super::disk::entries;
+use super::adapters::check_adapter;
+use super::disk::{entries, refuse_link};
 use super::local::LocalStore;
 use super::mapped::MappedSegment;
 use super::rows::{DOCUMENTS, DocumentRow, ENCODINGS, EncodingRow, SEGMENTS, SUMMARIES, SummaryRow, TEXTS, TextRow};
@@ -15,7 +17,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 
 /// What a store holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// Documents.
@@ -41,7 +43,7 @@ pub struct Stats {
 }
 
 /// A damaged file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Damage {
     /// The file.
@@ -53,7 +55,7 @@ pub struct Damage {
 }
 
 /// What [`LocalStore::compact`] removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Swept {
     /// Files and adapter directories that nothing referred to.
@@ -132,9 +134,7 @@ impl LocalStore {
         }
         for (group, row) in self.group_rows()? {
             for (version, adapter) in row.versions {
-                for (name, digest) in adapter.files {
-                    let path = self.layout.adapter(&group, version).join(name);
-                    let checked = check_file(&path, &digest);
+                for (path, checked) in check_adapter(&self.layout.adapter(&group, version), &group, version, &adapter) {
                     note(path, checked, BTreeSet::new());
                 }
             }
@@ -194,6 +194,7 @@ impl LocalStore {
             [(self.layout.texts(), texts), (self.layout.summaries(), summaries), (self.layout.adapters(), adapters)]
         {
             for inner in entries(&directory)? {
+                refuse_link(&inner)?;
                 for path in entries(&inner)? {
                     if !used.contains(&path) {
                         self.disk.remove(&path)?;
@@ -243,13 +244,4 @@ impl LocalStore {
             Ok(uses)
         })
     }
-}
-
-/// Checks a file of an adapter.
-fn check_file(path: &Path, expected: &Digest) -> Result<()> {
-    let found = Digest::of_file(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::damaged(path, "it is missing"),
-        _ => Error::io("read", path, error),
-    })?;
-    if found == *expected { Ok(()) } else { Err(Error::checksum(path, expected, &found)) }
 }

@@ -186,7 +186,20 @@ fn sync_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a symbolic link inside a store: following it would touch what is not the store's.
+pub(super) fn refuse_link(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(data) if data.is_symlink() => {
+            Err(Error::damaged(path, "it is a symbolic link, which a store never holds: remove the link"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The names in a directory; none if it does not exist.
+///
+/// # Errors
+/// [`Error::Damaged`] if it is a symbolic link.
 pub(super) fn entries(path: &Path) -> Result<Vec<PathBuf>> {
     let failed = |error| Error::io("list", path, error);
     match fs::read_dir(path) {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::disk::refuse_link;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -113,6 +114,12 @@ impl Layout {
 
     pub(super) fn index(&self) -> PathBuf {
         self.root.join("index")
+    }
+
+    /// Refuses directories of the store that are links to elsewhere.
+    pub(super) fn refuse_links(&self) -> Result<()> {
+        let own = [self.aside(), self.texts(), self.summaries(), self.adapters(), self.index(), self.root.join("runs")];
+        own.iter().chain([&self.catalogue()]).try_for_each(|path| refuse_link(path))
     }
 
     /// Reads and checks `format.json`; false if there is none.

@@ -75,6 +75,7 @@ impl StoreOptions {
     /// [`Error::NotAStore`]; [`Error::FutureFormat`]; [`Error::Catalogue`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<LocalStore> {
         let (layout, disk) = (Layout::new(path.as_ref()), Disk::new(self.hook.clone()));
+        layout.refuse_links()?;
         let created = if self.create { create(&layout, &disk) } else { Ok(()) };
         // Another process may have created it at the same time; then all is well.
         check(&layout).or_else(|missing| created.and(Err(missing)))?;
@@ -148,6 +149,7 @@ fn check(layout: &Layout) -> Result<()> {
     if !layout.root().is_dir() {
         return Err(reason("there is no such directory"));
     }
+    layout.refuse_links()?;
     if !layout.check_stamp()? {
         return Err(reason("it has no format.json"));
     }

@@ -8,8 +8,10 @@ use std::path::Path;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use serde::Serialize;
 
 use super::Store as _;
+use super::adapters::check_adapter;
 use super::batch::Batch;
 use super::check::Damage;
 use super::documents::{DOCUMENTS_AT_ONCE, new_document};
@@ -24,7 +26,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 
 /// What a merge did.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct Merged {
     /// Documents that are new here.
@@ -63,7 +65,7 @@ impl LocalStore {
         let groups: BTreeSet<&String> = groups.map(|document| &document.group).collect();
         let mut adapters = 0;
         for group in groups {
-            adapters += self.take_over_adapters(other, group)?;
+            adapters += self.take_over_adapters(other, group, &mut merged.damaged)?;
         }
         Ok(Merged { adapters, ..merged })
     }
@@ -83,7 +85,7 @@ impl LocalStore {
     /// # Errors
     /// As [`Store::summary`](super::Store::summary).
     pub fn export_softprompt(&self, id: &str, encoder: &EncoderInfo, path: impl AsRef<Path>) -> Result<()> {
-        #[derive(serde::Serialize)]
+        #[derive(Serialize)]
         struct Label<'a> {
             #[serde(flatten)]
             stamp: Stamp,
@@ -182,7 +184,7 @@ impl LocalStore {
     }
 
     /// Takes over a group's adapter versions, oldest first, and which is current if none was.
-    fn take_over_adapters(&self, other: &Self, group: &str) -> Result<u64> {
+    fn take_over_adapters(&self, other: &Self, group: &str, damaged: &mut Vec<Damage>) -> Result<u64> {
         let Some(theirs) = other.group_row(group)? else { return Ok(0) };
         let had_adapter = self.group_row(group)?.is_some_and(|row| row.current.is_some());
         let ours = |files: &BTreeMap<String, Digest>| -> Result<Option<u32>> {
@@ -192,9 +194,20 @@ impl LocalStore {
         let before = self.group_row(group)?.and_then(|row| row.current);
         let mut added = 0;
         for (number, version) in &theirs.versions {
-            if ours(&version.files)?.is_none() {
-                self.put_adapter(group, &other.layout.adapter(group, *number))?;
-                added += 1;
+            if ours(&version.files)?.is_some() {
+                continue;
+            }
+            let directory = other.layout.adapter(group, *number);
+            let mut checked = check_adapter(&directory, group, *number, version).into_iter();
+            match checked.find_map(|(path, checked)| Some((path, checked.err()?))) {
+                None => {
+                    self.put_adapter(group, &directory)?;
+                    added += 1;
+                }
+                Some((path, Error::Damaged { reason, .. })) => {
+                    damaged.push(Damage { path, reason, documents: Vec::new() });
+                }
+                Some((_, error)) => return Err(error),
             }
         }
         let current = match (had_adapter, theirs.current.and_then(|number| theirs.versions.get(&number))) {

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod disk;
 mod format;
+mod fuzz;
 mod model;
 mod open;
 mod transfer;

@@ -1,7 +1,9 @@
 //! What each verb does, and that what it did is there after reopening.
 
 use lloco_core::Error;
-use lloco_core::store::{EncoderInfo, LocalStore, NewDocument, Precision, Shard, Store, SummaryRows};
+use lloco_core::store::{
+    EncoderInfo, LocalStore, NewDocument, NewSummary, Pending, Precision, Shard, Store, SummaryRows,
+};
 
 use crate::{adapter, compress, compress_some, encoder, expected, files, rows, tokens};
 
@@ -304,6 +306,94 @@ fn texts_of_any_kind_come_back_byte_for_byte() {
         let document = store.add(&NewDocument::new(id, text)).unwrap();
         assert!(store.text(&document.text).unwrap() == text, "{id}");
     }
+}
+
+#[test]
+fn a_hundred_megabytes_are_one_document() {
+    let directory = crate::directory();
+    let store = LocalStore::open(directory.path()).unwrap();
+    let large = "0123456789abcde\n".repeat(100 << 16);
+    let document = store.add(&NewDocument::new("large", &large)).unwrap();
+    assert_eq!(document.text_bytes, 100 << 20);
+    assert!(store.text(&document.text).unwrap() == large);
+    let longer = store.append("large", "!").unwrap();
+    assert_eq!(longer.staged.unwrap().text_bytes, (100 << 20) + 1);
+    assert!(store.remove("large").unwrap());
+    assert_eq!(files(directory.path()), ["format.json"]);
+}
+
+#[test]
+fn many_documents_at_once_are_as_one_by_one() {
+    let directory = crate::directory();
+    let (single, many) = (directory.path().join("single"), directory.path().join("many"));
+    let (single, many) = (LocalStore::open(single).unwrap(), LocalStore::open(many).unwrap());
+    let encoder = encoder();
+    let documents: Vec<(String, String)> =
+        (0..30).map(|i| (format!("{}", i % 25), format!("Text number {}", i % 20))).collect();
+    let new: Vec<NewDocument<'_>> = documents.iter().map(|(id, text)| NewDocument::new(id, text)).collect();
+    for document in &new {
+        single.replace(document).unwrap();
+    }
+    let stored = many.replace_all(&new).unwrap();
+    assert_eq!(stored.len(), new.len());
+    assert_eq!(crate::seen(&many, &encoder), crate::seen(&single, &encoder), "of two with one id the later counts");
+    let revision = many.revision().unwrap();
+    many.replace_all(&new[5..]).unwrap();
+    assert_eq!(many.revision().unwrap(), revision, "the same again changes nothing");
+    for bad in [NewDocument::new("a\0", "x"), NewDocument::new("new", "")] {
+        assert!(many.replace_all(&[NewDocument::new("fresh", "text"), bad]).is_err());
+        assert!(many.document("fresh").unwrap().is_none(), "nothing is stored if one cannot be");
+    }
+
+    compress(&single, &encoder);
+    let pending = many.pending(&encoder, Shard::ALL).unwrap();
+    let tokens: Vec<Vec<u32>> = pending.iter().map(|work| tokens(&many.text(&work.text).unwrap())).collect();
+    let segments: Vec<Vec<&[u32]>> = tokens.iter().map(|tokens| tokens.chunks(4).collect()).collect();
+    let computed = |(work, segments): (&Pending, &Vec<&[u32]>)| -> Vec<SummaryRows> {
+        let encoding = many.begin(work, &encoder, segments).unwrap();
+        encoding.segments().iter().map(|segment| rows(&encoder, &segment.key)).collect()
+    };
+    let computed: Vec<Vec<SummaryRows>> = pending.iter().zip(&segments).map(computed).collect();
+    let new = pending.iter().zip(&segments).zip(&computed);
+    let new: Vec<NewSummary<'_>> = new.map(|((work, segments), rows)| NewSummary { work, segments, rows }).collect();
+    let missing = NewSummary { rows: &new[0].rows[1..], ..new[0] };
+    assert!(matches!(many.put_summaries(&encoder, &[missing]), Err(Error::NotCompressed { .. })));
+    many.put_summaries(&encoder, &new).unwrap();
+    many.put_summaries(&encoder, &new).unwrap();
+    assert_eq!(crate::seen(&many, &encoder), crate::seen(&single, &encoder));
+    assert_eq!(files(many.path()), files(single.path()));
+    many.remove(&pending[0].id).unwrap();
+    assert!(matches!(many.put_summaries(&encoder, &new), Err(Error::Superseded { .. })));
+    assert!(many.verify().unwrap().is_empty());
+    assert_eq!(many.compact().unwrap().files, 0);
+}
+
+#[test]
+fn a_mapped_summary_is_the_stored_values() {
+    let directory = crate::directory();
+    let store = LocalStore::open(directory.path()).unwrap();
+    store.add(&NewDocument::new("a", TEXT)).unwrap();
+    for precision in [Precision::F16, Precision::F32, Precision::Int8] {
+        let encoder = encoder().precision(precision);
+        compress(&store, &encoder);
+        let (mapped, read) = (store.mapped("a", &encoder).unwrap(), store.summary("a", &encoder).unwrap());
+        assert_eq!((mapped.rows(), mapped.segments().len()), (read.rows(), 10));
+        let values = mapped.segments().iter().flat_map(|segment| match precision {
+            Precision::F16 => segment.as_f16().unwrap().iter().map(|value| value.to_f32()).collect::<Vec<_>>(),
+            Precision::F32 => segment.as_f32().unwrap().to_vec(),
+            _ => {
+                let (values, scales) = segment.as_int8().unwrap();
+                let rows = values.chunks(segment.hidden()).zip(scales);
+                rows.flat_map(|(row, scale)| row.iter().map(move |value| f32::from(*value) * scale)).collect()
+            }
+        });
+        assert_eq!(values.collect::<Vec<_>>(), read.data());
+    }
+    let encoder = encoder().precision(Precision::Int8);
+    let mapped = store.mapped("a", &encoder).unwrap();
+    let before = mapped.to_rows().unwrap();
+    store.remove("a").unwrap();
+    assert_eq!(mapped.to_rows().unwrap(), before, "a view outlives its document");
 }
 
 #[test]

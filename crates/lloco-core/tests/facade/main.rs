@@ -2,6 +2,8 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod kill;
+
 use std::{
     fs,
     ops::ControlFlow,
@@ -15,7 +17,7 @@ use std::{
 use lloco_core::{
     AskOptions, EncoderOptions, Error, FinetuneConfig, GenerateConfig, Lloco, LlocoBuilder, TrainConfig,
     dataset::{QaDocument, Question},
-    store::{NewDocument, Precision, Store},
+    store::{NewDocument, Precision, Shard, Store},
 };
 use serde_json::json;
 
@@ -28,7 +30,9 @@ const MANUAL: &str = "The pump has three valves. Open the red valve first, wait 
 
 /// A test's directory with a model, an embedder and room for a store.
 struct Fixture {
-    dir: tempfile::TempDir,
+    path: PathBuf,
+    /// Goes with the test, unless the directory is another process's.
+    _dir: Option<tempfile::TempDir>,
 }
 
 impl Fixture {
@@ -41,17 +45,26 @@ impl Fixture {
             fs::copy(golden.join(name), model.join(name)).unwrap();
         }
         fs::write(model.join("tokenizer.json"), byte_tokenizer()).unwrap();
-        Self { dir }
+        Self { path: dir.path().to_owned(), _dir: Some(dir) }
+    }
+
+    /// The fixture that another process made.
+    fn at(path: PathBuf) -> Self {
+        Self { path, _dir: None }
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
     }
 
     fn store(&self) -> PathBuf {
-        self.dir.path().join("library")
+        self.path().join("library")
     }
 
     fn builder(&self) -> LlocoBuilder {
         Lloco::builder()
             .store(self.store())
-            .model(self.dir.path().join("model"))
+            .model(self.path().join("model"))
             .embedder(repository("crates/lloco-retrieval/tests/data/tiny-bert"))
             .encoder(EncoderOptions { segment_length: Some(56), ..Default::default() })
     }
@@ -258,6 +271,111 @@ fn another_encoder_is_refused() {
 }
 
 #[test]
+fn reencoding_replaces_another_encoders_summaries_and_goes_on() {
+    let fixture = Fixture::new();
+    fixture.lloco().add(&documents()).unwrap();
+    let other = || fixture.builder().encoder(EncoderOptions { segment_length: Some(40), ..Default::default() });
+
+    // Adding with another encoder leaves alone what it is not asked to compress.
+    let lloco = other().build().unwrap();
+    let added = lloco.add(&[NewDocument::new("new", "Something short.")]).unwrap();
+    assert_eq!((added.documents, added.stale), (1, 2));
+    let error = lloco.ask_with("Who buys the paint?", &short().group("town")).unwrap_err();
+    assert!(matches!(error, Error::EncoderMismatch { .. }) && error.to_string().contains("reencode"), "{error}");
+    drop(lloco);
+
+    let seen = AtomicUsize::new(0);
+    let stopping = other().on_event(move |_| match seen.fetch_add(1, Ordering::SeqCst) {
+        2 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    let lloco = stopping.build().unwrap();
+    assert!(matches!(lloco.reencode(), Err(Error::Interrupted)));
+    drop(lloco);
+    let old = fixture.lloco();
+    assert!(old.store().summary("meeting", old.encoder_info()).is_ok(), "the old summary serves meanwhile");
+    drop(old);
+
+    let lloco = other().build().unwrap();
+    let report = lloco.reencode().unwrap();
+    assert_eq!((report.documents, report.stale), (2, 0));
+    assert_eq!(report.tokens_read, report.tokens - 3 * 40, "three segments were kept");
+    assert!(lloco.ask_with("Who buys the paint?", &short().group("town")).is_ok());
+    let (again, stats) = (lloco.reencode().unwrap(), lloco.store().stats().unwrap());
+    assert_eq!((again.documents, again.tokens_read), (0, 0));
+    let vectors = [MEETING, MANUAL, "Something short."].map(|text| 6 * text.len().div_ceil(40) as u64);
+    assert_eq!(stats.vectors, vectors.iter().sum::<u64>(), "the old summaries are gone");
+}
+
+#[test]
+fn shards_of_all_texts_merge_into_what_one_process_makes() {
+    let texts: Vec<(String, String)> = (0..8).map(|i| (format!("{i}"), format!("{i} {}", &MEETING[i * 9..]))).collect();
+    let all: Vec<NewDocument<'_>> = texts.iter().map(|(id, text)| NewDocument::new(id, text)).collect();
+    let whole = Fixture::new();
+    whole.lloco().add(&all).unwrap();
+    let merged = Fixture::new();
+    let mut documents = 0;
+    for index in 0..3 {
+        let part = Fixture::new();
+        let lloco = part.builder().shard(Shard::new(index, 3).unwrap()).build().unwrap();
+        documents += lloco.add(&all).unwrap().documents;
+        let report = merged.lloco().store().merge(lloco.store(), |_| true).unwrap();
+        assert!(report.conflicts.is_empty() && report.damaged.is_empty());
+    }
+    assert_eq!(documents, 8, "no document was compressed twice");
+    let (whole, merged) = (whole.lloco(), merged.lloco());
+    assert_eq!(merged.add(&all).unwrap().tokens_read, 0, "nothing is left to compress");
+    for (id, _) in &texts {
+        let [expected, found] = [&whole, &merged].map(|lloco| lloco.store().summary(id, lloco.encoder_info()).unwrap());
+        assert_eq!(expected, found, "document {id}");
+    }
+    assert_eq!(whole.store().stats().unwrap().summaries, merged.store().stats().unwrap().summaries);
+}
+
+#[test]
+fn documents_that_cannot_be_taken_are_named() {
+    let fixture = Fixture::new();
+    let lloco = fixture.builder().document_limit(500).build().unwrap();
+    let dir = fixture.path().join("texts");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("good.txt"), "x").unwrap();
+    fs::write(dir.join("long.txt"), "x".repeat(501)).unwrap();
+    let added = lloco.add_files("g", &dir.join("*.txt").to_string_lossy()).unwrap();
+    assert_eq!((added.documents, added.failed.len()), (1, 1));
+    let (path, error) = &added.failed[0];
+    assert!(path.ends_with("long.txt") && matches!(error, Error::DocumentTooLong { bytes: 501, limit: 500, .. }));
+    let long = "x".repeat(501);
+    let both = [NewDocument::new("fine", "y"), NewDocument::new("long", &long)];
+    assert!(matches!(lloco.add(&both), Err(Error::DocumentTooLong { .. })));
+    assert!(lloco.store().document("fine").unwrap().is_none(), "nothing is stored if one cannot be");
+    assert!(matches!(lloco.append("missing", &long), Err(Error::DocumentNotFound { .. })));
+
+    lloco.add(&[NewDocument::new("grows", &long[..500])]).unwrap();
+    assert!(matches!(lloco.append("grows", "!"), Err(Error::DocumentTooLong { bytes: 501, .. })));
+
+    // Two of one id: the later counts.
+    let twice = [NewDocument::new("twice", "One."), NewDocument::new("twice", "Two, and longer.")];
+    lloco.add(&twice).unwrap();
+    let document = lloco.store().document("twice").unwrap().unwrap();
+    assert_eq!(lloco.store().text(&document.text).unwrap(), "Two, and longer.");
+}
+
+#[cfg(unix)]
+#[test]
+fn file_names_that_are_not_text_are_named_and_left_out() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let fixture = Fixture::new();
+    let dir = fixture.path().join("texts");
+    fs::create_dir(&dir).unwrap();
+    for name in [&b"a\xff.txt"[..], b"a\xfe.txt", b"new\nline.txt"] {
+        fs::write(dir.join(std::ffi::OsStr::from_bytes(name)), "text").unwrap();
+    }
+    let added = fixture.lloco().add_files("g", &dir.join("*.txt").to_string_lossy()).unwrap();
+    assert_eq!((added.documents, added.failed.len()), (1, 2));
+    assert!(added.failed.iter().all(|(_, error)| error.to_string().contains("not UTF-8")), "{:?}", added.failed);
+}
+
+#[test]
 fn wrong_inputs_are_named() {
     let fixture = Fixture::new();
     let lloco = fixture.lloco();
@@ -275,7 +393,7 @@ fn wrong_inputs_are_named() {
 #[test]
 fn files_that_cannot_be_read_are_reported_and_the_rest_added() {
     let fixture = Fixture::new();
-    let dir = fixture.dir.path().join("texts");
+    let dir = fixture.path().join("texts");
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("good.txt"), MEETING).unwrap();
     fs::write(dir.join("bad.txt"), [b'a', 0xFF, b'b']).unwrap();

@@ -1,0 +1,96 @@
+//! Looks after a library's store: numbers, checksums, repair, copies, shards, adapter versions. Loads no model.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use lloco_core::store::{Damage, LocalStore, Store};
+use lloco_examples::{Output, Result};
+use serde_json::{Value, json};
+
+/// Look after a library's store
+#[derive(Parser)]
+struct Args {
+    /// The library's directory
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+
+    #[command(subcommand)]
+    verb: Verb,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Count what the store holds
+    Stats,
+    /// Compare every file with its checksum
+    Verify,
+    /// Forget damaged summaries, so that `ingest` compresses their documents again
+    Repair,
+    /// Remove what killed processes left, and shrink the catalogue
+    Compact,
+    /// Take over the documents of other stores, such as the shards of one corpus
+    Merge { stores: Vec<PathBuf> },
+    /// Copy documents, with summaries and adapters, into another store
+    Export {
+        to: PathBuf,
+        /// Only this document
+        #[arg(long)]
+        document: Option<String>,
+        /// Only this group
+        #[arg(long)]
+        group: Option<String>,
+    },
+    /// Write a document's softprompt as prompt embeddings, one safetensors file
+    Softprompt { document: String, to: PathBuf },
+    /// Go back to a group's adapter before the current one, or to a version
+    Rollback { group: String, version: Option<u32> },
+}
+
+fn run(args: Args) -> Result {
+    let report = match args.verb {
+        Verb::Stats => json!(LocalStore::open_read_only(&args.store)?.stats()?),
+        Verb::Verify => damages(&LocalStore::open_read_only(&args.store)?.verify()?),
+        Verb::Repair => damages(&open(&args.store)?.repair()?),
+        Verb::Compact => json!(open(&args.store)?.compact()?),
+        Verb::Merge { stores } => {
+            let (store, mut reports) = (LocalStore::open(&args.store)?, Vec::new());
+            for path in stores {
+                reports.push(json!(store.merge(&LocalStore::open_read_only(&path)?, |_| true)?));
+            }
+            json!(reports)
+        }
+        Verb::Export { to, document, group } => {
+            let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
+            let store = LocalStore::open_read_only(&args.store)?;
+            json!(store.export(to, |found| is(&document, &found.id) && is(&group, &found.group))?)
+        }
+        Verb::Softprompt { document, to } => {
+            let store = LocalStore::open_read_only(&args.store)?;
+            let found = store.document(&document)?.and_then(|found| found.summary);
+            let encoder = found.ok_or_else(|| format!("there is no compressed document {document:?}"))?.encoder;
+            store.export_softprompt(&document, &encoder, &to)?;
+            json!({ "document": document, "file": to })
+        }
+        Verb::Rollback { group, version } => {
+            let adapter = open(&args.store)?.set_adapter(&group, version)?;
+            json!({ "group": group, "version": adapter.version, "path": adapter.path })
+        }
+    };
+    args.output.line(format_args!("{report:#}"))?;
+    args.output.report(&report)
+}
+
+fn open(path: &PathBuf) -> Result<LocalStore> {
+    Ok(lloco_core::store::StoreOptions::new().create(false).open(path)?)
+}
+
+fn damages(found: &[Damage]) -> Value {
+    json!({ "damaged": found })
+}
+
+fn main() -> ExitCode {
+    lloco_examples::main(run)
+}
