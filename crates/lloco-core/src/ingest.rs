@@ -62,7 +62,7 @@ impl Lloco {
     /// Adds the text files that match a glob pattern to a group, and compresses what is new.
     ///
     /// A document's id is its path, its title the file's name. A file that changed since is replaced; only the
-    /// segments behind the change are read again. Running it twice does no work twice; after an interruption it goes on.
+    /// segments behind the change are read again. A name that is not UTF-8 matches no pattern. Running it twice does no work twice; after an interruption it goes on.
     ///
     /// # Errors
     /// When no file matches, or compressing or storing fails. Single files that cannot be read are reported.

@@ -48,10 +48,14 @@ impl<'a> Batch<'a> {
     pub(super) fn publish(self) -> Result<()> {
         let Self { disk, files, .. } = self;
         let parents: BTreeSet<PathBuf> = files.iter().filter_map(|(_, path)| Some(path.parent()?.into())).collect();
+        let mut grown = BTreeSet::new();
         for parent in &parents {
             refuse_link(parent)?;
-            disk.create_directory(parent)?;
+            if disk.create_unsynced(parent)? {
+                grown.extend(parent.parent());
+            }
         }
+        grown.into_iter().try_for_each(|parent| disk.sync_names(parent))?;
         for_each(&files, |(file, _)| disk.sync_file(file))?;
         for (file, path) in files {
             disk.name(file, &path)?;

@@ -53,20 +53,22 @@ impl Disk {
 
     /// Creates a directory and its parents; each new one is made durable in its parent.
     pub(super) fn create_directory(&self, path: &Path) -> Result<()> {
+        if self.create_unsynced(path)? { self.sync_parent(path) } else { Ok(()) }
+    }
+
+    /// As [`Disk::create_directory`], but leaves it to the caller to sync the parent. False if there is one.
+    pub(super) fn create_unsynced(&self, path: &Path) -> Result<bool> {
         if path.is_dir() {
-            return Ok(());
+            return Ok(false);
         }
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             self.create_directory(parent)?;
         }
         self.step("create", path)?;
         match fs::create_dir(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("create", path, error));
-            }
-            _ => {}
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create", path, error)),
+            _ => Ok(true),
         }
-        self.sync_parent(path)
     }
 
     /// Writes a file with these contents under a temporary name in `aside`, and syncs it.

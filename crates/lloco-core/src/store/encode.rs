@@ -11,11 +11,17 @@ use super::documents::{DOCUMENTS_AT_ONCE, show};
 use super::local::LocalStore;
 use super::mapped::{MappedSegment, MappedSummary};
 use super::precision::SummaryRows;
-use super::rows::{DOCUMENTS, DocumentRow, ENCODERS, ENCODINGS, EncodingRow, SEGMENTS, SUMMARIES, SummaryRow};
+use super::rows::{DOCUMENTS, DocumentRow, ENCODERS, ENCODINGS, EncodingRow, META, SEGMENTS, SUMMARIES, SummaryRow};
 use super::tables::{Tables, get, put, segment_keys};
 use super::types::{Document, EncoderInfo, Encoding, NewSummary, Pending};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+
+/// How often a reader looks again for files that a writer removed.
+const TRIES: usize = 16;
+
+/// A summary's key, and its row if it is in the catalogue.
+type KeyedRow = (Digest, Option<SummaryRow>);
 
 impl LocalStore {
     pub(super) fn begin_encoding(
@@ -73,7 +79,7 @@ impl LocalStore {
         let guard = self.writing()?;
         let known = self.summary_row(&segment.key)?;
         let summary = if let Some(known) = known {
-            rounded = self.map_all(&[segment.key])?.to_rows()?;
+            rounded = self.map_all(&self.with_rows(&[segment.key])?)?.to_rows()?;
             known
         } else {
             let mut file = Batch::new(&self.disk, &self.layout);
@@ -163,16 +169,13 @@ impl LocalStore {
     /// # Errors
     /// As [`Store::summary`](super::Store::summary).
     pub fn mapped(&self, id: &str, encoder: &EncoderInfo) -> Result<MappedSummary> {
-        let mut keys = self.shown_keys(id, encoder)?;
+        let mut tries = 1;
         loop {
-            match self.map_all(&keys) {
-                Err(error @ (Error::Damaged { .. } | Error::Io { .. })) => {
-                    // A writer may have replaced the document since its row was read.
-                    let again = self.shown_keys(id, encoder)?;
-                    if again == keys {
-                        return Err(error);
-                    }
-                    keys = again;
+            let (revision, rows) = self.shown(id, encoder)?;
+            match self.map_all(&rows) {
+                // A writer may have replaced the document, and removed the files, since its rows were read.
+                Err(Error::Damaged { .. } | Error::Io { .. }) if tries < TRIES && self.revision()? != revision => {
+                    tries += 1;
                 }
                 outcome => return outcome,
             }
@@ -183,11 +186,11 @@ impl LocalStore {
         let first = if encoding.encoder.keeps_last_only() { encoding.done.saturating_sub(1) } else { 0 };
         let segments = encoding.segments.iter().take(encoding.done).skip(first);
         let keys: Vec<Digest> = segments.map(|segment| segment.key).collect();
-        self.map_all(&keys)?.to_rows()
+        self.map_all(&self.with_rows(&keys)?)?.to_rows()
     }
 
-    /// Keys of the summaries that make up a document's softprompt under this encoder.
-    fn shown_keys(&self, id: &str, encoder: &EncoderInfo) -> Result<Vec<Digest>> {
+    /// The summaries that make up a document's softprompt under this encoder, and the store's revision.
+    fn shown(&self, id: &str, encoder: &EncoderInfo) -> Result<(u64, Vec<KeyedRow>)> {
         let asked = encoder.id();
         self.catalogue.read(|transaction| {
             let row: Option<DocumentRow> = get(&transaction.open_table(DOCUMENTS)?, id)?;
@@ -208,24 +211,31 @@ impl LocalStore {
                 Some(_) => {
                     let keys = segment_keys(&transaction.open_table(SEGMENTS)?, text, &asked)?;
                     let first = if encoder.keeps_last_only() { keys.len().saturating_sub(1) } else { 0 };
-                    Ok(keys.into_iter().skip(first).collect())
+                    let summaries = transaction.open_table(SUMMARIES)?;
+                    let row = |key: Digest| Ok((key, get(&summaries, key.bytes())?));
+                    let rows = keys.into_iter().skip(first).map(row).collect::<Result<_, Failure>>()?;
+                    let revision = transaction.open_table(META)?.get("revision")?.map_or(0, |number| number.value());
+                    Ok((revision, rows))
                 }
             }
         })
+    }
+
+    fn with_rows(&self, keys: &[Digest]) -> Result<Vec<KeyedRow>> {
+        keys.iter().map(|key| Ok((*key, self.summary_row(key)?))).collect()
     }
 
     pub(super) fn summary_row(&self, key: &Digest) -> Result<Option<SummaryRow>> {
         self.catalogue.read(|transaction| get(&transaction.open_table(SUMMARIES)?, key.bytes()))
     }
 
-    fn map_all(&self, keys: &[Digest]) -> Result<MappedSummary> {
-        let mapped = |key: &Digest| {
+    fn map_all(&self, rows: &[KeyedRow]) -> Result<MappedSummary> {
+        let mapped = |(key, row): &KeyedRow| {
             let path = self.layout.summary(key);
-            let row = self.summary_row(key)?;
-            let row = row.ok_or_else(|| Error::damaged(&path, "it is not in the catalogue"))?;
+            let row = row.as_ref().ok_or_else(|| Error::damaged(&path, "it is not in the catalogue"))?;
             MappedSegment::open(&path, &row.sha256)
         };
-        Ok(MappedSummary::new(keys.iter().map(mapped).collect::<Result<_>>()?))
+        Ok(MappedSummary::new(rows.iter().map(mapped).collect::<Result<_>>()?))
     }
 }
 

@@ -231,7 +231,7 @@ fn another_encoder_is_refused_and_can_take_over_document_by_document() {
     let error = store.summary("a", &new).unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, Error::EncoderMismatch { .. }));
-    assert!(text.contains("weights+token") && text.contains("other weights") && text.contains("again"), "{text}");
+    assert!(text.contains("weights+token") && text.contains("other weights") && text.contains("reencode"), "{text}");
 
     let work = store.pending(&new, Shard::ALL).unwrap();
     assert_eq!(work.len(), 2);
