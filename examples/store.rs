@@ -80,7 +80,7 @@ fn run(args: Args) -> Result {
         }
     };
     args.output.line(format_args!("{report:#}"))?;
-    args.output.report(&report)
+    Ok(args.output.report(&report)?)
 }
 
 fn open(path: &PathBuf) -> Result<LocalStore> {
