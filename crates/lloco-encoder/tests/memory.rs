@@ -32,7 +32,7 @@ fn child() {
         r#"{{"mode": {{"autocompressor": {{"segment_length": 256, "summary_length": 2, "accumulate_summary": true}}}},
             "reader": "shared",
             "stages": [{{"name": "s", "steps": 1, "batch": 1, "context": {}, "substeps": 1,
-                "segments_per_substep": {per_substep}, "losses": {{"next_token": 1.0, "reconstruction": 0.1}}}}]}}"#,
+                "segments_per_substep": {per_substep}, "longest_segment": 256, "losses": {{"next_token": 1.0, "reconstruction": 0.1}}}}]}}"#,
         256 * segments.max(1),
         per_substep = segments.max(1),
     );
@@ -60,5 +60,5 @@ fn memory_does_not_grow_with_the_segments() {
     let (still, two, sixteen) = (peak(0), peak(2), peak(16));
     let (two, sixteen) = (two - still, sixteen - still);
     println!("a step over 2 segments takes {two:.0} MB, one over 16 takes {sixteen:.0} MB");
-    assert!(sixteen < 2.0 * two, "2 segments take {two} MB, 16 take {sixteen} MB");
+    assert!(sixteen < 1.3 * two, "2 segments take {two} MB, 16 take {sixteen} MB");
 }

@@ -149,6 +149,7 @@ impl<'a> Encoding<'a> {
                 let model = decoder.config().max_position_embeddings;
                 let summaries = stage.substeps * stage.segments_per_substep * lengths.summary_length;
                 let longest = model.saturating_sub(summaries).max(lengths.segment_length);
+                let longest = stage.longest_segment.unwrap_or(longest);
                 let groups = order.chunk_by(|a, b| length(a) == length(b));
                 let engine = |members: &[usize]| {
                     let tokens = members.first().map_or(0, length);

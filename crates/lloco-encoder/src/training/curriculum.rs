@@ -100,6 +100,10 @@ pub struct Stage {
     /// Segments of random length in each part (`autocompressor` only).
     #[serde(default = "two")]
     pub segments_per_substep: usize,
+    /// Most tokens of such a segment; left out, as many as the model's window allows. A text of as many tokens as its
+    /// segments may have at most is cut evenly.
+    #[serde(default)]
+    pub longest_segment: Option<usize>,
     /// Other samples' summaries beside the right ones, on answers and continuations.
     #[serde(default)]
     pub distractors: usize,
@@ -237,6 +241,7 @@ impl Curriculum {
                 ("continuation", stage.continuation, 0),
                 ("substeps", stage.substeps, 1),
                 ("segments_per_substep", stage.segments_per_substep, 1),
+                ("longest_segment", stage.longest_segment.unwrap_or(2), 2),
                 ("documents", stage.documents.unwrap_or(1), 1),
             ] {
                 count(&field(name), value, least)?;
