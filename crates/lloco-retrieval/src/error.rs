@@ -177,7 +177,27 @@ pub enum Error {
         supported: u32,
     },
 
-    /// An index file's bytes do not add up.
+    /// A keyword index was made with other rules for what a word is.
+    #[error("`{}` was built with the word rules {found}, this build has {expected}: rebuild the index", path.display())]
+    Analyzer {
+        /// The index's seal.
+        path: PathBuf,
+        /// The rules of this build.
+        expected: &'static str,
+        /// The rules that the index was made with.
+        found: String,
+    },
+
+    /// Reading or writing a keyword index failed.
+    #[error("keyword index `{}`: {detail}", path.display())]
+    Keyword {
+        /// The index's directory.
+        path: PathBuf,
+        /// What the search library reported.
+        detail: String,
+    },
+
+    /// An index's bytes do not add up.
     #[error("`{}` is damaged: {detail}; rebuild the index", path.display())]
     Damaged {
         /// The index file.

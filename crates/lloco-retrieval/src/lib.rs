@@ -10,6 +10,8 @@ mod embeddings;
 mod error;
 mod fields;
 mod fusion;
+#[cfg(feature = "bm25")]
+mod keyword;
 mod passages;
 mod raw;
 mod retriever;
@@ -27,5 +29,7 @@ pub use embedder::{Embedder, Progress};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
 pub use fusion::{rank_documents, reciprocal_rank_fusion};
+#[cfg(feature = "bm25")]
+pub use keyword::KeywordIndex;
 pub use passages::{Passage, PassageConfig, PassageSplitter};
-pub use retriever::{DenseRetriever, Filter, Hit, Retriever};
+pub use retriever::{DenseRetriever, Filter, Hit, HybridRetriever, Retriever};

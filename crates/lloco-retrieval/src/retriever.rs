@@ -1,4 +1,4 @@
-use crate::{DenseIndex, Embedder, Result};
+use crate::{DenseIndex, Embedder, Result, reciprocal_rank_fusion};
 
 /// Something found, and how well it fits. Scores of different retrievers do not compare.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,5 +34,43 @@ impl Retriever for DenseRetriever<'_> {
     fn retrieve(&self, query: &str, k: usize, filter: Option<Filter<'_>>) -> Result<Vec<Hit>> {
         let query = self.embedder.embed_query(query)?;
         self.index.search_filtered(&query, k, filter)
+    }
+}
+
+/// Joins the rankings of several retrievers by [reciprocal-rank fusion](reciprocal_rank_fusion).
+///
+/// ```
+/// use lloco_retrieval::{Filter, Hit, HybridRetriever, Result, Retriever};
+///
+/// struct Fixed(Vec<u64>);
+/// impl Retriever for Fixed {
+///     fn retrieve(&self, _: &str, k: usize, _: Option<Filter<'_>>) -> Result<Vec<Hit>> {
+///         Ok(self.0.iter().take(k).map(|&key| Hit { key, score: 1.0 }).collect())
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let (dense, keyword) = (Fixed(vec![1, 2, 3]), Fixed(vec![9, 2]));
+/// let hits = HybridRetriever { retrievers: &[&dense, &keyword] }.retrieve("pump", 2, None)?;
+/// assert_eq!(hits[0].key, 2);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy)]
+pub struct HybridRetriever<'a> {
+    /// Whose rankings are joined, all with equal weight.
+    pub retrievers: &'a [&'a dyn Retriever],
+}
+
+impl HybridRetriever<'_> {
+    /// Hits that each retriever is asked for at least: what stands far down in one ranking may stand high in another.
+    pub const DEPTH: usize = 100;
+}
+
+impl Retriever for HybridRetriever<'_> {
+    fn retrieve(&self, query: &str, k: usize, filter: Option<Filter<'_>>) -> Result<Vec<Hit>> {
+        let ranking = |retriever: &&dyn Retriever| retriever.retrieve(query, k.max(Self::DEPTH), filter);
+        let rankings = self.retrievers.iter().map(ranking).collect::<Result<Vec<_>>>()?;
+        Ok(reciprocal_rank_fusion(&rankings, k))
     }
 }

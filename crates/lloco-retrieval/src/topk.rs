@@ -31,6 +31,15 @@ impl TopK {
         }
     }
 
+    /// Only scores above this one can still get in: the largest number below the worst score kept.
+    #[cfg(feature = "bm25")]
+    pub(crate) fn threshold(&self) -> f32 {
+        match self.heap.peek() {
+            Some(Reverse(Ranked(worst))) if self.heap.len() >= self.k => worst.score.next_down(),
+            _ => f32::MIN,
+        }
+    }
+
     pub(crate) fn push(&mut self, hit: Hit) {
         if self.admits(hit.score) {
             self.heap.push(Reverse(Ranked(hit)));
