@@ -17,7 +17,8 @@ pub fn show(mut stream: AnswerStream<'_>, output: Output) -> Result<Answer> {
     let answer = stream.finish()?;
     output.line("")?;
     for source in &answer.sources {
-        output.line(format_args!("  source: {} {:?}, score {:.2}", source.document, source.range, source.score))?;
+        let page = source.page.map_or(String::new(), |page| format!(", page {page}"));
+        output.line(format_args!("  source: {} {:?}{page}, score {:.3}", source.document, source.range, source.score))?;
         output.line(format_args!("          “{}…”", beginning(&source.passage)))?;
     }
     let (usage, timings) = (answer.usage, answer.timings);
@@ -42,7 +43,7 @@ pub fn json(answer: &Answer) -> Value {
     let sources = answer.sources.iter().map(|source| {
         json!({
             "document": source.document, "title": source.title, "group": source.group, "score": source.score,
-            "start": source.range.start, "end": source.range.end, "passage": source.passage,
+            "start": source.range.start, "end": source.range.end, "page": source.page, "passage": source.passage,
         })
     });
     let (usage, timings) = (answer.usage, answer.timings);

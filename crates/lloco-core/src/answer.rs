@@ -11,7 +11,8 @@ use lloco_lora::Adapter;
 
 use crate::{
     Error, Lloco, Result,
-    search::{Found, passage_range},
+    reader::page_of,
+    search::{Found, keep_within, passage_range},
     store::Store,
 };
 
@@ -23,13 +24,16 @@ pub struct AskOptions {
     pub group: Option<String>,
     /// Documents whose summaries the model reads, at most. All come from the best document's group.
     pub top_k: usize,
+    /// Positions that the summaries of several documents may take together; by default what the model's window leaves
+    /// beside question and answer. The best document is read whatever it takes.
+    pub positions: Option<usize>,
     /// How the answer is generated.
     pub generation: GenerateConfig,
 }
 
 impl Default for AskOptions {
     fn default() -> Self {
-        Self { group: None, top_k: 1, generation: GenerateConfig::greedy(64) }
+        Self { group: None, top_k: 1, positions: None, generation: GenerateConfig::greedy(64) }
     }
 }
 
@@ -45,6 +49,13 @@ impl AskOptions {
     #[must_use]
     pub fn top_k(mut self, k: usize) -> Self {
         self.top_k = k;
+        self
+    }
+
+    /// Reads summaries of at most so many positions, the best document's excepted.
+    #[must_use]
+    pub fn positions(mut self, positions: usize) -> Self {
+        self.positions = Some(positions);
         self
     }
 
@@ -66,12 +77,15 @@ pub struct Source {
     pub title: String,
     /// Its group.
     pub group: String,
-    /// Similarity of its best passage to the question.
+    /// How well its best passage fits the question. Scores of one answer compare, those of several do not: their scale
+    /// depends on [`Search`](crate::Search).
     pub score: f32,
     /// Bytes of the document's text that the best passage covers.
     pub range: Range<usize>,
     /// The best passage.
     pub passage: String,
+    /// The page on which the best passage begins, from 1, if the document has pages.
+    pub page: Option<usize>,
 }
 
 /// What an answer cost in positions.
@@ -155,8 +169,15 @@ impl Lloco {
     /// As [`ask_with`](Self::ask_with).
     pub fn ask_stream(&self, question: &str, options: &AskOptions) -> Result<AnswerStream<'_>> {
         let mut timings = Timings::default();
-        let found = self.find(question, options, &mut timings)?;
+        let mut found = self.find(question, options, &mut timings)?;
         let start = Instant::now();
+        let asked = self.prompts.question(question)?;
+        let window = self.encoder.decoder().config().max_position_embeddings;
+        let room = window.saturating_sub(asked.len() + options.generation.max_new_tokens);
+        keep_within(&mut found, options.positions.map_or(room, |positions| positions.min(room)), |document| {
+            let tokens = document.summary.as_ref().map_or(0, |summary| summary.tokens);
+            self.encoder.config().summary_vectors(usize::try_from(tokens).unwrap_or(usize::MAX))
+        });
         let mut prompt = Prompt::new();
         let mut usage = Usage::default();
         for Found { document, .. } in &found {
@@ -175,7 +196,7 @@ impl Lloco {
             (None, Some(reader)) => reader.clone(),
             (None, None) => Arc::new(NoAdapter),
         };
-        let prompt = prompt.text(&self.prompts.question(question)?);
+        let prompt = prompt.text(&asked);
         let sources = self.sources(&found)?;
         timings.load = start.elapsed();
         let version = stored.map(|stored| stored.version);
@@ -213,11 +234,10 @@ impl Lloco {
     fn find(&self, question: &str, options: &AskOptions, timings: &mut Timings) -> Result<Vec<Found>> {
         let start = Instant::now();
         let k = options.top_k.max(1);
-        let mut found = self.search().find(&self.store, &self.embedder, question, options.group.as_deref(), k)?;
-        // One adapter answers: keep to the best document's group.
-        if let Some(group) = found.first().map(|best| best.document.group.clone()) {
-            found.retain(|hit| hit.document.group == group);
+        if self.search().is_stale(&self.store)? {
+            self.search_mut().update(&self.store, &self.embedder, &self.observer)?;
         }
+        let found = self.search().find(&self.store, &self.embedder, question, options.group.as_deref(), k)?;
         timings.retrieve = start.elapsed();
         Ok(found)
     }
@@ -232,6 +252,7 @@ impl Lloco {
                 group: document.group.clone(),
                 score: *score,
                 passage: text.get(range.clone()).unwrap_or_default().to_owned(),
+                page: page_of(&text, range.start),
                 range,
             })
         };

@@ -13,7 +13,7 @@ use crate::{
     digest::Hasher,
     event::Observer,
     prompt::Prompts,
-    search::Search,
+    search::{Finder, Search},
     store::{EncoderInfo, LocalStore, Precision, Shard, StoreOptions},
 };
 
@@ -24,6 +24,7 @@ pub struct LlocoBuilder {
     store: PathBuf,
     model: ModelSource,
     embedder: ModelSource,
+    search: Search,
     resolver: Resolver,
     device: Option<Device>,
     weights: WeightType,
@@ -43,6 +44,7 @@ impl Default for LlocoBuilder {
             store: PathBuf::from("library"),
             model: ModelSource::default_model(),
             embedder: ModelSource::default_embedder(),
+            search: Search::default(),
             resolver: Resolver::new(),
             device: None,
             weights: WeightType::Auto,
@@ -74,6 +76,12 @@ impl LlocoBuilder {
     /// The embedder that finds documents; by default [`ModelSource::default_embedder`].
     pub fn embedder(mut self, source: impl Into<ModelSource>) -> Self {
         self.embedder = source.into();
+        self
+    }
+
+    /// How the documents that fit a question are found.
+    pub fn search(mut self, search: Search) -> Self {
+        self.search = search;
         self
     }
 
@@ -115,7 +123,7 @@ impl LlocoBuilder {
 
     /// Compresses only this share of the documents that are added, for several machines with a store each, which
     /// [`LocalStore::merge`] brings together afterwards. Adding then leaves the passages for search to the first
-    /// time that something is added without a share.
+    /// time that something is asked, or added without a share.
     pub fn shard(mut self, shard: Shard) -> Self {
         self.shard = shard;
         self
@@ -183,7 +191,7 @@ impl LlocoBuilder {
         .precision(self.precision);
 
         let prompts = Prompts::new(tokenizer, encoder.decoder().config())?;
-        let search = Search::open(&store, &embedder)?;
+        let search = Finder::open(self.search, &store, &embedder)?;
         let (shard, document_limit, observer) = (self.shard, self.document_limit, self.observer);
         Ok(Lloco { store, encoder, info, embedder, prompts, search: search.into(), shard, document_limit, observer })
     }

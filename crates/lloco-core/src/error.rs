@@ -302,12 +302,32 @@ pub enum Error {
         /// The first byte that is not UTF-8.
         offset: usize,
     },
+    /// A document file that cannot be read as what it is.
+    #[error("{path} cannot be read as {format}: {reason}", path = path.display())]
+    #[non_exhaustive]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The format that its extension names.
+        format: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// There is nothing in the store that could answer.
     #[error("no compressed document {}: add documents first", within(.group.as_deref()))]
     #[non_exhaustive]
     NothingToAsk {
         /// The group asked in, if one was named.
         group: Option<String>,
+    },
+    /// Keyword search found none of the question's words in any document.
+    #[error(
+        "none of the {documents} documents has a word of the question: ask in other words, or search by meaning too"
+    )]
+    #[non_exhaustive]
+    NothingFound {
+        /// Documents that were searched.
+        documents: usize,
     },
     /// A data set asks about documents that are not in the group.
     #[error("none of the {documents} documents of {path} is in group {group:?}: add them under the ids of the data set first", path = path.display())]

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -11,6 +10,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::{
     Error, Event, Lloco, Result,
+    reader::{self, FileText},
     store::{NewDocument, Pending, Shard, Store, SummaryRows},
 };
 
@@ -59,10 +59,12 @@ impl Added {
 }
 
 impl Lloco {
-    /// Adds the text files that match a glob pattern to a group, and compresses what is new.
+    /// Adds the files that match a glob pattern to a group, and compresses what is new. [`reader`](crate::reader) says
+    /// which formats are read.
     ///
-    /// A document's id is its path, its title the file's name. A file that changed since is replaced; only the
-    /// segments behind the change are read again. A name that is not UTF-8 matches no pattern. Running it twice does no work twice; after an interruption it goes on.
+    /// A document's id is its path, its title the file's own or else its name. A file that changed since is replaced; only
+    /// the segments behind the change are read again. A name that is not UTF-8 matches no pattern. Running it twice does
+    /// no work twice; after an interruption it goes on.
     ///
     /// # Errors
     /// When no file matches, or compressing or storing fails. Single files that cannot be read are reported.
@@ -135,17 +137,21 @@ impl Lloco {
         Ok(added)
     }
 
-    /// A file as a document: its path is the id, its name the title.
+    /// A file as a document: its path is the id, its own title or its name the title.
     fn read(&self, path: &Path) -> Result<FileDocument> {
         let id = path.to_str().ok_or_else(|| {
             let (name, reason) = (path.to_string_lossy().into_owned(), "the file's path is not UTF-8");
             Error::InvalidName { kind: "document id", name, reason }
         })?;
-        let bytes = fs::metadata(path).map_err(|error| Error::io("read", path, error))?.len();
-        self.check_length(id, bytes)?;
-        let text = read_text(path)?;
+        if reader::is_text(path) {
+            let bytes = fs::metadata(path).map_err(|error| Error::io("read", path, error))?.len();
+            self.check_length(id, bytes)?;
+        }
+        let FileText { text, title } = reader::read(path)?;
+        self.check_length(id, text.len() as u64)?;
         NewDocument::new(id, &text).check()?;
-        let title = path.file_stem().map_or_else(|| id.into(), |name| name.to_string_lossy().into_owned());
+        let name = || path.file_stem().map_or_else(|| id.into(), |name| name.to_string_lossy().into_owned());
+        let title = title.unwrap_or_else(name);
         Ok(FileDocument { id: id.to_owned(), title, text })
     }
 
@@ -247,13 +253,6 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
         true => Err(Error::NoFiles { pattern: pattern.to_owned() }),
         false => Ok(files),
     }
-}
-
-/// A text file's contents.
-fn read_text(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|error| Error::io("read", path, error))?;
-    String::from_utf8(bytes)
-        .map_err(|e| Error::NotText { path: path.to_path_buf(), offset: e.utf8_error().valid_up_to() })
 }
 
 /// A tensor's values on the host.

@@ -24,12 +24,14 @@
 //! |---|---|
 //! | [`Lloco`] | the verbs: add, finetune, ask, append, remove |
 //! | [`store`] | where documents, summaries and adapters are kept |
+//! | [`reader`] | text of files: plain, Markdown, HTML, PDF, DOCX |
 //! | [`dataset`] | questions and answers as JSON Lines |
 //! | [`eval`] | scores of answers |
 //! | [`source`] | where models come from |
 //!
 //! Features make devices available (`flex`, the default CPU backend; `cuda`, `wgpu`, `vulkan`, `metal`, `ndarray`);
-//! [`device`] finds one by name. `hub` adds the Hugging Face hub as a source of models.
+//! [`device`] finds one by name. `hub` adds the Hugging Face hub as a source of models, `readers` the text of HTML, PDF and DOCX
+//! files, `bm25` keyword search.
 //!
 //! The crates below are useful alone: `lloco-decoder` (the language model), `lloco-lora` (adapters), `lloco-encoder`
 //! (compression), `lloco-retrieval` (passages and search).
@@ -47,6 +49,7 @@ mod ingest;
 mod lloco;
 mod prompt;
 mod random;
+pub mod reader;
 mod search;
 pub mod source;
 pub mod store;
@@ -61,6 +64,7 @@ pub use finetune::{FinetuneConfig, Finetuned};
 pub use ingest::Added;
 pub use lloco::Lloco;
 pub use prompt::Prompts;
+pub use search::Search;
 pub use source::{ModelSource, Progress, Resolver};
 
 pub use burn::tensor::Device;

@@ -13,7 +13,7 @@ use crate::{
     builder::LlocoBuilder,
     event::Observer,
     prompt::Prompts,
-    search::Search,
+    search::Finder,
     store::{EncoderInfo, LocalStore, Pending, Shard, Store},
 };
 
@@ -34,7 +34,7 @@ pub struct Lloco {
     pub(crate) info: EncoderInfo,
     pub(crate) embedder: Embedder,
     pub(crate) prompts: Prompts,
-    pub(crate) search: RwLock<Search>,
+    pub(crate) search: RwLock<Finder>,
     /// The share of what is added that is compressed here.
     pub(crate) shard: Shard,
     /// Bytes of the longest text that is taken.
@@ -108,11 +108,11 @@ impl Lloco {
         Ok(removed)
     }
 
-    pub(crate) fn search(&self) -> RwLockReadGuard<'_, Search> {
+    pub(crate) fn search(&self) -> RwLockReadGuard<'_, Finder> {
         self.search.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    pub(crate) fn search_mut(&self) -> RwLockWriteGuard<'_, Search> {
+    pub(crate) fn search_mut(&self) -> RwLockWriteGuard<'_, Finder> {
         self.search.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
-//! Finding documents: passages of the store's texts in an exact dense index.
+//! Finding documents: passages of the store's texts, by what they mean and by the words in them.
 //!
-//! The index is derived data. A passage's key is 44 bits of its text's digest and 20 bits of its number, so the
-//! index says itself what it holds, and a lost or stale one is brought up to date from the store.
+//! The indexes are derived data. A passage's key is 44 bits of its text's digest and 20 bits of its number, so an index
+//! says itself what it holds, and a lost, damaged or stale one is brought up to date from the store.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,7 +9,12 @@ use std::{
     path::PathBuf,
 };
 
-use lloco_retrieval::{DenseIndex, Embedder, Filter, Hit, PassageConfig, PassageSplitter, RowType, rank_documents};
+#[cfg(feature = "bm25")]
+use lloco_retrieval::KeywordIndex;
+use lloco_retrieval::{
+    DenseIndex, DenseRetriever, Embedder, Filter, HybridRetriever, PassageConfig, PassageSplitter, Retriever, RowType,
+    rank_documents,
+};
 
 use crate::{
     Digest, Error, Event, Result,
@@ -17,16 +22,53 @@ use crate::{
     store::{Document, LocalStore, Store},
 };
 
+/// How the documents that fit a question are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(not(feature = "bm25"), derive(Default))]
+#[non_exhaustive]
+pub enum Search {
+    /// By meaning: the passage whose vector lies nearest to the question's.
+    #[cfg_attr(not(feature = "bm25"), default)]
+    Dense,
+    /// By words: BM25. No passage is embedded. A question that shares no word with a document finds nothing.
+    #[cfg(feature = "bm25")]
+    Keyword,
+    /// Both rankings joined by reciprocal-rank fusion. The default where the feature `bm25` is on.
+    #[cfg(feature = "bm25")]
+    Hybrid,
+}
+
+#[cfg(feature = "bm25")]
+#[allow(clippy::derivable_impls, reason = "the default depends on the feature")]
+impl Default for Search {
+    fn default() -> Self {
+        Self::Hybrid
+    }
+}
+
 /// Bits of a key that number passages.
 const PASSAGE_BITS: u32 = 20;
-/// Texts whose passages are embedded and saved together.
+/// Texts whose passages are indexed and saved together.
 const BATCH: usize = 64;
 
-/// The passages of a store.
-pub(crate) struct Search {
+/// The indexes over a store's passages.
+pub(crate) struct Finder {
+    #[cfg_attr(not(feature = "bm25"), allow(dead_code, reason = "there is one way only"))]
+    search: Search,
+    dense: Option<Dense>,
+    #[cfg(feature = "bm25")]
+    keyword: Option<KeywordIndex>,
+    /// The store's revision that the indexes were last compared with.
+    revision: Option<u64>,
+}
+
+/// The dense index and its file.
+struct Dense {
     index: DenseIndex,
     /// `None` for a store that is opened read-only: the index then stays in memory.
     file: Option<PathBuf>,
+    /// Whether the index has been read from the file, or written to it.
+    saved: bool,
 }
 
 /// A document that was found, with the passage that fits best.
@@ -38,71 +80,156 @@ pub(crate) struct Found {
     pub(crate) passage: usize,
 }
 
-impl Search {
-    /// Opens the store's index, or begins an empty one if there is none of this embedder.
-    pub(crate) fn open(store: &LocalStore, embedder: &Embedder) -> Result<Self> {
-        let fingerprint = embedder.fingerprint();
-        let name = format!("dense-{}.index", fingerprint.chars().take(16).collect::<String>());
-        let index = match store.index(&name)? {
-            Some(path) => match DenseIndex::open(&path, fingerprint) {
-                Ok(index) => index,
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "building the index again");
-                    DenseIndex::new(embedder.dim(), fingerprint, RowType::F16)?
-                }
-            },
-            None => DenseIndex::new(embedder.dim(), fingerprint, RowType::F16)?,
+impl Finder {
+    /// Opens the store's indexes, or begins empty ones where there are none of this embedder.
+    pub(crate) fn open(search: Search, store: &LocalStore, embedder: &Embedder) -> Result<Self> {
+        let mut finder = Self {
+            search,
+            dense: None,
+            #[cfg(feature = "bm25")]
+            keyword: None,
+            revision: None,
         };
-        let file = match store.is_read_only() {
-            true => None,
-            false => Some(store.index_file(&name)?),
-        };
-        Ok(Self { index, file })
+        finder.open_indexes(store, embedder)?;
+        Ok(finder)
     }
 
-    /// Brings the index up to date with the store's documents; returns the passages embedded.
+    fn open_indexes(&mut self, store: &LocalStore, embedder: &Embedder) -> Result<()> {
+        #[cfg(feature = "bm25")]
+        if self.search != Search::Dense {
+            self.keyword = Some(open_keyword(store, embedder)?);
+        }
+        #[cfg(feature = "bm25")]
+        if self.search == Search::Keyword {
+            return Ok(());
+        }
+        self.dense = Some(Dense::open(store, embedder)?);
+        Ok(())
+    }
+
+    /// Whether documents changed since the indexes were last brought up to date.
+    pub(crate) fn is_stale(&self, store: &LocalStore) -> Result<bool> {
+        Ok(self.revision != Some(store.revision()?))
+    }
+
+    /// Brings the indexes up to date with the store's documents; returns the passages added.
     pub(crate) fn update(&mut self, store: &LocalStore, embedder: &Embedder, observer: &Observer) -> Result<usize> {
-        let texts: HashMap<u64, Digest> =
-            store.documents(None)?.into_iter().map(|document| (stem(&document.text), document.text)).collect();
-        let present: HashSet<u64> = self.index.keys().map(|key| key >> PASSAGE_BITS).collect();
-        let gone: Vec<u64> = self.index.keys().filter(|key| !texts.contains_key(&(key >> PASSAGE_BITS))).collect();
-        let missing: Vec<(&u64, &Digest)> = texts.iter().filter(|(stem, _)| !present.contains(stem)).collect();
-        if gone.is_empty() && missing.is_empty() {
+        let revision = store.revision()?;
+        if self.revision == Some(revision) {
             return Ok(0);
         }
-        self.index.remove(&gone);
+        if store.is_read_only() && self.revision.is_some() {
+            // Whoever writes the store has brought its files up to date.
+            self.open_indexes(store, embedder)?;
+        }
+        let documents = store.documents(None)?;
+        let all: HashSet<u64> = documents.iter().map(|document| stem(&document.text)).collect();
+        let compressed = documents.into_iter().filter(|document| document.summary.is_some());
+        let wanted: HashMap<u64, Digest> = compressed.map(|document| (stem(&document.text), document.text)).collect();
+
+        let mut missing: Vec<(u64, Digest)> = Vec::new();
+        let mut held = Vec::new();
+        for keys in self.keys()? {
+            let gone: Vec<u64> = keys.iter().copied().filter(|key| !all.contains(&(key >> PASSAGE_BITS))).collect();
+            let stems: HashSet<u64> = keys.iter().map(|key| key >> PASSAGE_BITS).collect();
+            missing.extend(wanted.iter().filter(|(stem, _)| !stems.contains(stem)).map(|(stem, text)| (*stem, *text)));
+            held.push((stems, gone));
+        }
+        missing.sort_unstable_by_key(|(stem, _)| *stem);
+        missing.dedup_by_key(|(stem, _)| *stem);
+        #[cfg(feature = "bm25")]
+        if store.is_read_only()
+            && self.keyword.as_ref().is_some_and(KeywordIndex::is_on_disk)
+            && (!missing.is_empty() || held.iter().any(|(_, gone)| !gone.is_empty()))
+        {
+            // Changes must not reach the files of a store opened read-only.
+            self.keyword = Some(KeywordIndex::in_memory()?);
+            let in_memory = (HashSet::new(), Vec::new());
+            held.splice(..1, [in_memory]);
+            missing = wanted.into_iter().collect();
+        }
+        self.remove(&held)?;
+
         let splitter = PassageSplitter::new(embedder, PassageConfig::default())?;
-        let mut embedded = 0;
+        let mut added = 0;
         for batch in missing.chunks(BATCH) {
-            let mut keys = Vec::new();
             let mut passages = Vec::new();
             for (stem, digest) in batch {
                 let text = store.text(digest)?;
                 for (number, passage) in (0..1 << PASSAGE_BITS).zip(splitter.split(&text)?) {
-                    keys.push(*stem << PASSAGE_BITS | number);
-                    passages.push(text.get(passage.range).unwrap_or_default().to_owned());
+                    passages
+                        .push((*stem << PASSAGE_BITS | number, text.get(passage.range).unwrap_or_default().to_owned()));
                 }
             }
-            let total = passages.len();
+            self.add(&passages, &held, embedder, observer)?;
+            added += passages.len();
+        }
+        self.revision = Some(revision);
+        Ok(added)
+    }
+
+    /// The keys of each index, in the order in which [`remove`](Self::remove) and [`add`](Self::add) go through them.
+    fn keys(&self) -> Result<Vec<Vec<u64>>> {
+        let mut keys = Vec::new();
+        #[cfg(feature = "bm25")]
+        if let Some(keyword) = &self.keyword {
+            keys.push(keyword.keys()?);
+        }
+        keys.extend(self.dense.as_ref().map(|dense| dense.index.keys().collect()));
+        Ok(keys)
+    }
+
+    fn remove(&mut self, held: &[(HashSet<u64>, Vec<u64>)]) -> Result<()> {
+        let mut held = held.iter().map(|(_, gone)| gone);
+        #[cfg(feature = "bm25")]
+        if let (Some(keyword), Some(gone)) = (&mut self.keyword, held.next()) {
+            keyword.update::<&str>(gone, [])?;
+        }
+        if let (Some(dense), Some(gone)) = (&mut self.dense, held.next())
+            && !gone.is_empty()
+        {
+            dense.index.remove(gone);
+            dense.save()?;
+        }
+        Ok(())
+    }
+
+    /// Adds passages to each index that lacks their texts.
+    fn add(
+        &mut self,
+        passages: &[(u64, String)],
+        held: &[(HashSet<u64>, Vec<u64>)],
+        embedder: &Embedder,
+        observer: &Observer,
+    ) -> Result<()> {
+        let mut held = held.iter();
+        let mut lacking = || {
+            let stems = held.next().map(|(stems, _)| stems);
+            let lacks = |key: u64| stems.is_none_or(|stems| !stems.contains(&(key >> PASSAGE_BITS)));
+            passages.iter().filter(|(key, _)| lacks(*key)).map(|(key, text)| (*key, text.as_str())).collect::<Vec<_>>()
+        };
+        #[cfg(feature = "bm25")]
+        if let Some(keyword) = &mut self.keyword {
+            keyword.update(&[], lacking())?;
+        }
+        if let Some(dense) = &mut self.dense {
+            let (keys, texts): (Vec<u64>, Vec<&str>) = lacking().into_iter().unzip();
+            let total = texts.len();
             let mut flow = Ok(());
             let prefix = &embedder.config().passage_prefix;
-            let vectors = embedder.embed_observed(prefix, &passages, &mut |progress| {
+            let vectors = embedder.embed_observed(prefix, &texts, &mut |progress| {
                 if flow.is_ok() {
                     flow = observer.tell(&Event::Embedded { done: progress.done, total });
                 }
             })?;
-            self.index.add(&keys, &vectors)?;
-            embedded += total;
-            self.save()?;
+            dense.index.add(&keys, &vectors)?;
+            dense.save()?;
             flow?;
         }
-        if missing.is_empty() {
-            self.save()?;
-        }
-        Ok(embedded)
+        Ok(())
     }
 
-    /// The best documents for a question, best first.
+    /// The best documents for a question, best first, all of one group: of `group`, or of the best document's.
     pub(crate) fn find(
         &self,
         store: &LocalStore,
@@ -117,31 +244,110 @@ impl Search {
             .filter(|document| document.summary.is_some())
             .map(|document| (stem(&document.text), document))
             .collect();
-        let nothing = || Error::NothingToAsk { group: group.map(str::to_owned) };
         if documents.is_empty() {
-            return Err(nothing());
+            return Err(Error::NothingToAsk { group: group.map(str::to_owned) });
         }
-        let query = embedder.embed_query(question)?;
         let in_group = |key: u64| documents.contains_key(&(key >> PASSAGE_BITS));
-        let filter: Filter<'_> = &in_group;
         // Several of the best passages may be of one document.
-        let passages = self.index.search_filtered(&query, (k * 16).max(64), Some(filter))?;
-        let ranked = rank_documents(&passages, k, |key| key >> PASSAGE_BITS);
-        let found = ranked.into_iter().filter_map(|Hit { key, score }| {
-            let best = passages.iter().find(|hit| hit.key >> PASSAGE_BITS == key)?;
-            let passage = (best.key & ((1 << PASSAGE_BITS) - 1)) as usize;
-            Some(Found { document: documents.get(&key)?.clone(), score, passage })
+        let passages = self.retrieve(embedder, question, k.saturating_mul(16).max(64), Some(&in_group))?;
+        let ranked = rank_documents(&passages, documents.len(), |key| key >> PASSAGE_BITS);
+        let mut found: Vec<Found> = Vec::new();
+        for hit in ranked {
+            let best = passages.iter().find(|passage| passage.key >> PASSAGE_BITS == hit.key);
+            let (Some(best), Some(document)) = (best, documents.get(&hit.key)) else { continue };
+            // One adapter answers: keep to the best document's group.
+            if found.len() < k && found.first().is_none_or(|first| first.document.group == document.group) {
+                let passage = (best.key & ((1 << PASSAGE_BITS) - 1)) as usize;
+                found.push(Found { document: document.clone(), score: hit.score, passage });
+            }
+        }
+        if found.is_empty() { Err(Error::NothingFound { documents: documents.len() }) } else { Ok(found) }
+    }
+
+    fn retrieve(
+        &self,
+        embedder: &Embedder,
+        question: &str,
+        k: usize,
+        filter: Option<Filter<'_>>,
+    ) -> Result<Vec<lloco_retrieval::Hit>> {
+        let dense = self.dense.as_ref().map(|dense| DenseRetriever { embedder, index: &dense.index });
+        let mut retrievers: Vec<&dyn Retriever> = Vec::new();
+        #[cfg(feature = "bm25")]
+        retrievers.extend(self.keyword.as_ref().map(|keyword| keyword as &dyn Retriever));
+        retrievers.extend(dense.as_ref().map(|dense| dense as &dyn Retriever));
+        Ok(match retrievers[..] {
+            [one] => one.retrieve(question, k, filter)?,
+            _ => HybridRetriever { retrievers: &retrievers }.retrieve(question, k, filter)?,
+        })
+    }
+}
+
+impl Dense {
+    fn open(store: &LocalStore, embedder: &Embedder) -> Result<Self> {
+        let fingerprint = embedder.fingerprint();
+        let name = index_name("dense", embedder) + ".index";
+        let stored = store.index(&name)?.and_then(|path| match DenseIndex::open(&path, fingerprint) {
+            Ok(index) => Some(index),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "building the dense index again");
+                None
+            }
         });
-        let found: Vec<Found> = found.collect();
-        if found.is_empty() { Err(nothing()) } else { Ok(found) }
+        let file = match store.is_read_only() {
+            true => None,
+            false => Some(store.index_file(&name)?),
+        };
+        let saved = stored.is_some();
+        let index = match stored {
+            Some(index) => index,
+            None => DenseIndex::new(embedder.dim(), fingerprint, RowType::F16)?,
+        };
+        Ok(Self { index, file, saved })
     }
 
     fn save(&mut self) -> Result<()> {
         match &self.file {
-            Some(file) => Ok(self.index.save(file)?),
-            None => Ok(()),
+            Some(_) if self.saved => self.index.commit()?,
+            Some(file) => self.index.save(file)?,
+            None => {}
+        }
+        self.saved = true;
+        Ok(())
+    }
+}
+
+/// The store's keyword index, or a new one; for a store opened read-only the new one stays in memory.
+#[cfg(feature = "bm25")]
+fn open_keyword(store: &LocalStore, embedder: &Embedder) -> Result<KeywordIndex> {
+    let name = index_name("keyword", embedder);
+    if let Some(path) = store.index(&name)? {
+        match KeywordIndex::open(&path) {
+            Ok(index) => return Ok(index),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "building the keyword index again"),
         }
     }
+    Ok(match store.is_read_only() {
+        true => KeywordIndex::in_memory()?,
+        false => KeywordIndex::create(store.index_file(&name)?)?,
+    })
+}
+
+/// Passages are cut by the embedder's tokens, so every embedder has indexes of its own.
+fn index_name(kind: &str, embedder: &Embedder) -> String {
+    let fingerprint: String = embedder.fingerprint().chars().take(16).collect();
+    format!("{kind}-{fingerprint}")
+}
+
+/// Leaves the best document and as many of those behind it as fit into `budget` positions together.
+pub(crate) fn keep_within(found: &mut Vec<Found>, budget: usize, positions: impl Fn(&Document) -> usize) {
+    let mut taken = 0_usize;
+    found.retain(|hit| {
+        let more = positions(&hit.document);
+        let fits = taken == 0 || taken.saturating_add(more) <= budget;
+        taken += if fits { more.max(1) } else { 0 };
+        fits
+    });
 }
 
 /// Byte range of a passage in its text.

@@ -59,7 +59,7 @@ fn measure(set: &Set, unit: Unit, embedder: &Embedder, vectors: Option<&Path>) -
     let mut keys = Vec::new();
     let mut texts = Vec::new();
     for (number, text) in set.documents.iter().enumerate() {
-        let ranges = match unit {
+        let ranges: Vec<_> = match unit {
             Unit::Whole => std::iter::once(0..text.len()).collect(),
             Unit::Passages => splitter.split(text)?.into_iter().map(|passage| passage.range).collect(),
         };

@@ -1,89 +1,149 @@
-//! Measures embedding and exact search on this machine.
+//! Measures embedding, exact search and keyword search on this machine.
 //!
 //! ```text
-//! cargo run --release -p lloco-retrieval --example speed -- embed MODEL_DIRECTORY [TEXTS.txt]
-//! cargo run --release -p lloco-retrieval --example speed -- search ROWS DIMENSIONS
+//! cargo run --release -p lloco-retrieval --features bm25 --example speed -- embed MODEL_DIRECTORY TEXTS
+//! cargo run --release -p lloco-retrieval --features bm25 --example speed -- search ROWS DIMENSIONS
+//! cargo run --release -p lloco-retrieval --features bm25 --example speed -- texts ROWS FILE
+//! cargo run --release -p lloco-retrieval --features bm25 --example speed -- keyword FILE
 //! ```
 //!
-//! `embed` takes a text a line, or makes 512 passages of about 200 words.
+//! A file of texts has one a line. `texts` makes one of random words, as rare and as frequent as words are.
+//! `retrieval_peers.py` beside this file measures other programs on the same texts and sizes.
 #![allow(clippy::print_stdout, reason = "it reports to a terminal")]
 
 use lloco_retrieval::burn::tensor::Device;
-use lloco_retrieval::{DenseIndex, Embedder, Embeddings, RowType};
+use lloco_retrieval::{DenseIndex, Embedder, Embeddings, KeywordIndex, RowType};
+use rayon::prelude::*;
 use std::error::Error;
+use std::fs;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["embed", model] => embed(model, synthetic()),
-        ["embed", model, file] => {
-            let text = std::fs::read_to_string(file)?;
-            embed(model, text.lines().map(str::to_owned).collect())
-        }
+        ["embed", model, file] => embed(model, &lines(file)?),
         ["search", rows, dim] => search(rows.parse()?, dim.parse()?),
-        _ => Err("usage: speed embed MODEL [TEXTS] | speed search ROWS DIMENSIONS".into()),
+        ["texts", rows, file] => write_texts(rows.parse()?, file),
+        ["keyword", file] => keyword(&lines(file)?),
+        _ => Err("usage: speed embed MODEL TEXTS | search ROWS DIMENSIONS | texts ROWS FILE | keyword FILE".into()),
     }
 }
 
-/// Passages of unequal length around 200 words.
-fn synthetic() -> Vec<String> {
-    let words = ["pump", "cellar", "budget", "the", "committee", "of", "decided", "inspection"];
-    (0..512usize)
-        .map(|n| {
-            let length = 150 + n * 37 % 100;
-            let word = |m: usize| words[(m * m + n) % words.len()];
-            (0..length).map(word).collect::<Vec<_>>().join(" ")
-        })
-        .collect()
+fn lines(file: &str) -> Result<Vec<String>, Box<dyn Error>> {
+    Ok(fs::read_to_string(file)?.lines().map(str::to_owned).collect())
 }
 
-fn embed(model: &str, texts: Vec<String>) -> Result<(), Box<dyn Error>> {
+fn embed(model: &str, texts: &[String]) -> Result<(), Box<dyn Error>> {
     let (embedder, loading) = timed(|| Embedder::load(model, &Device::default()));
     let embedder = embedder?;
-    println!("loaded {model} in {:.2} s", loading.as_secs_f64());
+    println!("loaded in {:.2} s", loading.as_secs_f64());
     embedder.embed_passages(texts.get(..32.min(texts.len())).unwrap_or_default())?;
-    let (vectors, time) = timed(|| embedder.embed_passages(&texts));
-    println!(
-        "{} texts in {:.2} s: {:.1} texts/s",
-        vectors?.len(),
-        time.as_secs_f64(),
-        texts.len() as f64 / time.as_secs_f64()
-    );
+    let (vectors, time) = timed(|| embedder.embed_passages(texts));
+    let (count, seconds) = (vectors?.len(), time.as_secs_f64());
+    println!("{count} texts in {seconds:.2} s: {:.1} texts/s", count as f64 / seconds);
     let query = "Who decided on the budget for the pump in the cellar?";
-    let times = (0..50).map(|_| timed(|| embedder.embed_query(query)).1);
-    println!("one query: {:.2} ms", median(times));
+    println!("one query: {:.2} ms", median((0..50).map(|_| timed(|| embedder.embed_query(query)).1)));
     Ok(())
 }
 
 fn search(rows: usize, dim: usize) -> Result<(), Box<dyn Error>> {
-    let mut state = 1u64;
-    let mut number = || {
-        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
-        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
-    };
+    let bandwidth = bandwidth();
+    println!("this machine reads {bandwidth:.1} GB/s");
+    println!("| rows | type | one query, ms | GB/s | of bandwidth | 64 at once, ms each | recall@10 |");
+    println!("|---|---|---|---|---|---|---|");
+    let mut state = 1;
     let mut matrix = |rows| {
-        let values = (0..rows * dim).map(|_| number()).collect();
-        Embeddings::new(dim, values)
+        // The sum of four uniform numbers is nearly normal.
+        let values = (0..rows * dim).map(|_| (0..4).map(|_| random(&mut state) - 0.5).sum::<f32>()).collect();
+        let mut matrix = Embeddings::new(dim, values)?;
+        matrix.normalize();
+        Ok::<_, lloco_retrieval::Error>(matrix)
     };
-    for row_type in [RowType::F16, RowType::F32] {
-        let mut index = DenseIndex::new(dim, "random", row_type)?;
-        for first in (0..rows).step_by(10_000) {
-            let keys: Vec<u64> = (first..rows.min(first + 10_000)).map(|k| k as u64).collect();
-            index.add(&keys, &matrix(keys.len())?)?;
-        }
-        let bytes = rows * dim * if row_type == RowType::F16 { 2 } else { 4 };
-        let queries = matrix(64)?;
-        let one = queries.row(0).unwrap_or_default();
-        let single = median((0..20).map(|_| timed(|| index.search(one, 10)).1));
+    let types = [RowType::F32, RowType::F16, RowType::I8];
+    let mut indexes =
+        types.map(|row_type| DenseIndex::new(dim, "random", row_type)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    for first in (0..rows).step_by(10_000) {
+        let keys: Vec<u64> = (first..rows.min(first + 10_000)).map(|key| key as u64).collect();
+        let vectors = matrix(keys.len())?;
+        indexes.iter_mut().try_for_each(|index| index.add(&keys, &vectors))?;
+    }
+    let queries = matrix(64)?;
+    let one = queries.row(0).unwrap_or_default();
+    let mut exact = Vec::new();
+    for (index, size) in indexes.iter().zip([4, 2, 1]) {
+        let single = median((0..21).map(|_| timed(|| index.search(one, 10)).1));
         let batch = median((0..3).map(|_| timed(|| index.search_batch(&queries, 10, None)).1));
+        let found: Vec<Vec<u64>> = index
+            .search_batch(&queries, 10, None)?
+            .into_iter()
+            .map(|hits| hits.into_iter().map(|hit| hit.key).collect())
+            .collect();
+        if exact.is_empty() {
+            exact.clone_from(&found);
+        }
+        let common = |(a, b): (&Vec<u64>, &Vec<u64>)| a.iter().filter(|key| b.contains(key)).count();
+        let recall = exact.iter().zip(&found).map(common).sum::<usize>() as f64 / (10 * exact.len()) as f64;
+        let rate = (rows * dim * size) as f64 / single / 1e6;
         println!(
-            "{row_type:?} {rows} x {dim}: {single:.2} ms a query ({:.1} GB/s), {:.2} ms in batches of 64",
-            bytes as f64 / single / 1e6,
+            "| {rows} | {:?} | {single:.2} | {rate:.1} | {:.0} % | {:.3} | {recall:.4} |",
+            index.row_type(),
+            100.0 * rate / bandwidth,
             batch / 64.0
         );
     }
     Ok(())
+}
+
+/// Gigabytes a second that all cores together read from memory.
+fn bandwidth() -> f64 {
+    let numbers = vec![1_u64; 1 << 27];
+    let read = || numbers.par_chunks(1 << 17).map(|part| part.iter().fold(0, |all, number| all ^ number)).max();
+    let time = median((0..7).map(|_| timed(|| std::hint::black_box(read())).1));
+    (numbers.len() * 8) as f64 / time / 1e6
+}
+
+fn write_texts(rows: usize, file: &str) -> Result<(), Box<dyn Error>> {
+    let mut out = std::io::BufWriter::new(fs::File::create(file)?);
+    let mut state = 2;
+    for _ in 0..rows {
+        let length = 40 + (random(&mut state) * 80.0) as usize;
+        // The n-th most frequent of 100,000 words is about n times rarer than the first.
+        let words: Vec<String> =
+            (0..length).map(|_| format!("w{}", 100_000_f32.powf(random(&mut state)) as u32)).collect();
+        writeln!(out, "{}", words.join(" "))?;
+    }
+    Ok(out.flush()?)
+}
+
+fn keyword(texts: &[String]) -> Result<(), Box<dyn Error>> {
+    let directory = std::env::temp_dir().join(format!("lloco-speed-{}", std::process::id()));
+    let mut index = KeywordIndex::create(&directory)?;
+    let (indexed, building) = timed(|| index.update(&[], (0..).zip(texts)));
+    indexed?;
+    let mut state = 3;
+    let queries: Vec<String> = (0..200)
+        .map(|_| {
+            let word = |_| format!("w{}", (10.0 * 10_000_f32.powf(random(&mut state))) as u32);
+            (0..6).map(word).collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    let times = queries.iter().map(|query| timed(|| index.search(query, 10, None)).1);
+    let times: Vec<_> = times.collect();
+    println!(
+        "{} texts: indexed in {:.2} s, {:.3} ms a query of 6 words (median), {:.3} ms on average",
+        index.len(),
+        building.as_secs_f64(),
+        median(times.iter().copied()),
+        times.iter().sum::<Duration>().as_secs_f64() * 1e3 / times.len() as f64
+    );
+    Ok(fs::remove_dir_all(directory)?)
+}
+
+/// The next number between 0 and 1.
+fn random(state: &mut u64) -> f32 {
+    *state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
+    (*state >> 40) as f32 / (1 << 24) as f32
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {

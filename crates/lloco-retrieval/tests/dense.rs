@@ -91,6 +91,45 @@ fn half_precision_rows_keep_scores_to_their_precision() {
 }
 
 #[test]
+fn rows_of_eight_bits_keep_scores_to_their_precision() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("index");
+    let mut random = Random(8);
+    let rows: Vec<_> = (0..500).map(|_| random.vector()).collect();
+    let mut index = index(RowType::I8);
+    index.add(&(0..400).collect::<Vec<_>>(), &matrix(&rows[..400])).unwrap();
+    index.save(&path).unwrap();
+    index.add(&(400..500).collect::<Vec<_>>(), &matrix(&rows[400..])).unwrap();
+    index.remove(&[7, 450]);
+    index.commit().unwrap();
+    let queries: Vec<_> = (0..4).map(|_| random.vector()).collect();
+    let check = |index: &DenseIndex| {
+        let batch = index.search_batch(&matrix(&queries), 500, None).unwrap();
+        for (query, batch) in queries.iter().zip(batch) {
+            let hits = index.search(query, 500).unwrap();
+            assert_eq!((hits.len(), batch.len()), (498, 498));
+            let length = dot(query, query).sqrt();
+            for (hit, wanted) in hits.iter().map(|hit| (hit, dot(&rows[hit.key as usize], query))) {
+                assert!((hit.score - wanted).abs() < 0.01 * length * (DIM as f32).sqrt(), "{} {wanted}", hit.score);
+            }
+            let mut batch = batch;
+            batch.sort_by_key(|hit| hit.key);
+            let mut hits = hits;
+            hits.sort_by_key(|hit| hit.key);
+            for (single, batched) in hits.iter().zip(&batch) {
+                assert!((single.score - batched.score).abs() < 2e-3 * length, "{single:?} {batched:?}");
+            }
+        }
+    };
+    check(&index);
+    index.save(&path).unwrap();
+    let index = DenseIndex::open(&path, "fingerprint").unwrap();
+    index.verify().unwrap();
+    assert_eq!(index.row_type(), RowType::I8);
+    check(&index);
+}
+
+#[test]
 fn a_filter_hides_keys() {
     let mut random = Random(3);
     let rows: BTreeMap<u64, Vec<f32>> = (0..400).map(|key| (key, random.vector())).collect();
@@ -151,6 +190,30 @@ fn any_history_equals_the_map_it_describes() {
             assert_eq!(keys(&index.search(&query, 5).unwrap()), expected(&rows, &query, 5));
         }
     }
+}
+
+#[test]
+fn a_file_of_many_pieces_or_much_waste_is_written_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("index");
+    let mut random = Random(9);
+    let mut index = index(RowType::F16);
+    index.save(&path).unwrap();
+    let size = || std::fs::metadata(&path).unwrap().len();
+    for key in 0..300 {
+        index.add(&[key], &matrix(&[random.vector()])).unwrap();
+        index.commit().unwrap();
+    }
+    assert_eq!(index.len(), 300);
+    let many: Vec<_> = (0..3000).collect();
+    index.add(&many, &matrix(&many.iter().map(|_| random.vector()).collect::<Vec<_>>())).unwrap();
+    index.commit().unwrap();
+    let before = size();
+    index.remove(&many[..2500]);
+    index.commit().unwrap();
+    assert!(size() < before / 4, "{} of {before}", size());
+    assert_eq!(index.keys().collect::<Vec<_>>(), many[2500..]);
+    index.verify().unwrap();
 }
 
 #[test]
@@ -244,10 +307,14 @@ fn failing_to_save_leaves_the_old_file() {
 /// Every truncation and thousands of flipped bytes: an error or a working index, no panic.
 #[test]
 fn hostile_bytes_give_errors() {
+    [RowType::F16, RowType::I8].into_iter().for_each(hostile_bytes);
+}
+
+fn hostile_bytes(row_type: RowType) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("index");
     let mut random = Random(7);
-    let mut index = index(RowType::F16);
+    let mut index = index(row_type);
     index.add(&[1, 2, 3], &matrix(&[random.vector(), random.vector(), random.vector()])).unwrap();
     index.save(&path).unwrap();
     index.add(&[4], &matrix(&[random.vector()])).unwrap();
@@ -278,8 +345,8 @@ fn hostile_bytes_give_errors() {
         }
     }
     let mut future = good;
-    future[8] = 2;
+    future[8] = 3;
     std::fs::write(&path, future).unwrap();
     let error = DenseIndex::open(&path, "fingerprint").err().unwrap();
-    assert!(matches!(error, Error::FormatVersion { found: 2, supported: 1, .. }));
+    assert!(matches!(error, Error::FormatVersion { found: 3, supported: 2, .. }));
 }

@@ -21,12 +21,12 @@ impl LocalStore {
         Ok(path)
     }
 
-    /// Where an index file is, if there is one.
+    /// Where an index file or directory is, if there is one.
     ///
     /// # Errors
     /// As [`LocalStore::put_index`].
     pub fn index(&self, name: &str) -> Result<Option<PathBuf>> {
-        Ok(Some(self.index_path(name)?).filter(|path| path.is_file()))
+        Ok(Some(self.index_path(name)?).filter(|path| path.exists()))
     }
 
     /// Where to write an index file, in a directory that exists.

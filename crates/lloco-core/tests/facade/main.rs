@@ -15,7 +15,7 @@ use std::{
 };
 
 use lloco_core::{
-    AskOptions, EncoderOptions, Error, FinetuneConfig, GenerateConfig, Lloco, LlocoBuilder, TrainConfig,
+    AskOptions, EncoderOptions, Error, FinetuneConfig, GenerateConfig, Lloco, LlocoBuilder, Search, TrainConfig,
     dataset::{QaDocument, Question},
     store::{NewDocument, Precision, Shard, Store},
 };
@@ -408,4 +408,107 @@ fn files_that_cannot_be_read_are_reported_and_the_rest_added() {
     assert!(matches!(reasons[0], (name, Error::NotText { offset: 1, .. }) if name == "bad.txt"), "{reasons:?}");
     assert!(matches!(reasons[1], (name, Error::EmptyText { .. }) if name == "empty.txt"), "{reasons:?}");
     assert_eq!(lloco.add_files("town", &pattern).unwrap().unchanged, 1);
+}
+
+#[test]
+fn a_source_says_on_which_page_it_stands() {
+    let fixture = Fixture::new();
+    let file = fixture.dir.path().join("manual.txt");
+    fs::write(&file, format!("{MEETING}\u{c}{MANUAL}\u{c}")).unwrap();
+    let lloco = fixture.lloco();
+    lloco.add_files("pumps", file.to_str().unwrap()).unwrap();
+    lloco.add(&[NewDocument::new("meeting", MEETING)]).unwrap();
+    let source = |question: &str, group: &str| {
+        let answer = lloco.ask_with(question, &short().group(group)).unwrap();
+        answer.sources.into_iter().next().unwrap()
+    };
+    let found = source("Where is the reset button under the lid?", "pumps");
+    assert!(found.page.is_some(), "{found:?}");
+    assert_eq!(found.title, "manual");
+    assert_eq!(source("Who buys the paint?", "default").page, None);
+}
+
+#[test]
+fn a_lost_or_damaged_index_is_built_again() {
+    let fixture = Fixture::new();
+    fixture.lloco().add(&documents()).unwrap();
+    let index = fixture.store().join("index");
+    let ask = |read_only: bool| {
+        let lloco = fixture.builder().read_only(read_only).build().unwrap();
+        let answer = lloco.ask_with("Which valve is opened first?", &short().group("pumps")).unwrap();
+        answer.sources[0].clone()
+    };
+    let expected = ask(true);
+    for read_only in [true, false] {
+        assert_eq!(ask(false), expected);
+        for entry in fs::read_dir(&index).unwrap().map(|entry| entry.unwrap().path()) {
+            let files = if entry.is_dir() {
+                fs::read_dir(&entry).unwrap().map(|file| file.unwrap().path()).collect()
+            } else {
+                vec![entry]
+            };
+            files.iter().for_each(|file| fs::write(file, "damaged").unwrap());
+        }
+        assert_eq!(ask(read_only), expected);
+        fs::remove_dir_all(&index).unwrap();
+        assert_eq!(ask(read_only), expected);
+    }
+    assert!(index.is_dir());
+    assert_eq!(ask(true), expected);
+}
+
+#[cfg(feature = "bm25")]
+#[test]
+fn every_way_of_searching_finds_and_forgets() {
+    for search in [Search::Dense, Search::Keyword, Search::Hybrid] {
+        let fixture = Fixture::new();
+        let lloco = fixture.builder().search(search).build().unwrap();
+        let added = lloco.add(&documents()).unwrap();
+        assert!(added.passages >= 2);
+        let ask = |question: &str| lloco.ask_with(question, &short().top_k(2));
+        let names = |question: &str| -> Vec<String> {
+            ask(question).unwrap().sources.into_iter().map(|source| source.document).collect()
+        };
+        if search != Search::Dense {
+            assert_eq!(names("Which VALVES are opened?"), ["manual"], "{search:?}");
+            assert_eq!(names("the lamps along the quay"), ["meeting"], "{search:?}");
+        }
+        // A changed document is found by its new words only.
+        lloco.add(&[NewDocument::new("manual", "A kettle boils water.").group("pumps")]).unwrap();
+        if search != Search::Dense {
+            assert_eq!(names("kettle")[0], "manual");
+        }
+        lloco.remove("manual").unwrap();
+        match search {
+            Search::Keyword => assert!(matches!(ask("kettle"), Err(Error::NothingFound { documents: 1, .. }))),
+            _ => assert_eq!(names("kettle"), ["meeting"]),
+        }
+        for odd in ["", "\0", "?!", &"valve ".repeat(30_000)] {
+            match ask(odd) {
+                Ok(answer) => assert_eq!(answer.sources.len(), 1),
+                Err(error) => assert!(
+                    matches!(error, Error::NothingFound { .. } | Error::PromptTooLong { .. }),
+                    "{search:?} {error}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn documents_fill_the_positions_they_are_given() {
+    let fixture = Fixture::new();
+    let lloco = fixture.lloco();
+    let copies = ["a", "b", "c"].map(|id| NewDocument::new(id, MANUAL));
+    let texts: Vec<String> = (0..3).map(|n| format!("{MANUAL} Number {n}.")).collect();
+    let different: Vec<_> = copies.iter().zip(&texts).map(|(copy, text)| NewDocument::new(copy.id, text)).collect();
+    lloco.add(&different).unwrap();
+    let read = |options: AskOptions| {
+        let answer = lloco.ask_with("Which valve?", &options).unwrap();
+        (answer.sources.len(), answer.usage.context_positions)
+    };
+    let (one, positions) = read(short());
+    assert_eq!(one, 1);
+    assert_eq!(read(short().top_k(3).positions(2 * positions)), (2, 2 * positions));
+    assert_eq!(read(short().top_k(3).positions(1)), (1, positions), "the best is always read");
 }

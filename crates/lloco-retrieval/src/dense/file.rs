@@ -5,8 +5,8 @@
 //! | bytes | what |
 //! |---|---|
 //! | 0..8 | `LLOCODNS` |
-//! | 8..12 | format version, u32 |
-//! | 12..16 | row type, u32: 1 f16, 2 f32 |
+//! | 8..12 | format version, u32: 1, or 2 with rows of 8 bits |
+//! | 12..16 | row type, u32: 1 f16, 2 f32, 3 i8 |
 //! | 16..24 | dimensions, u64 |
 //! | 24..32 | bytes of the file that count, u64 |
 //! | 32..96 | embedder fingerprint, padded with zero bytes |
@@ -23,11 +23,12 @@
 //! | 32..64 | SHA-256 of the payload |
 //! | 64.. | payload |
 //!
-//! Rows: `count` keys (u64), zero bytes up to a multiple of 64, `count` rows. Removals:
+//! Rows: `count` keys (u64), zero bytes up to a multiple of 64, `count` rows. Rows of 8 bits have `count` scales (f32)
+//! before them, and zero bytes up to a multiple of 64 again. Removals:
 //! `count` row numbers (u64), counted from 0 through all rows blocks. An appended block
 //! counts once the header says so, which is written when the block is on disk.
 
-use super::rows::{RowType, Segment};
+use super::rows::{RowType, Rows, Segment, scales_size};
 use super::{Backing, DenseIndex};
 use crate::raw::map::map;
 use crate::{Error, Result};
@@ -40,15 +41,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"LLOCODNS";
-/// Format that this build writes.
-const VERSION: u32 = 1;
+/// Latest format that this build reads.
+const VERSION: u32 = 2;
 const HEADER: usize = 128;
 /// Bytes of the header that its checksum covers.
 const HASHED: usize = 96;
 /// Bytes that a fingerprint may have.
 pub(super) const FINGERPRINT: usize = HASHED - 32;
 const BLOCK_HEADER: usize = 64;
-const ALIGN: usize = 64;
+pub(super) const ALIGN: usize = 64;
 const ROWS: u64 = 1;
 const REMOVALS: u64 = 2;
 
@@ -112,13 +113,20 @@ fn write_file(index: &DenseIndex, file: &mut File) -> io::Result<()> {
     let length = write_block(file, HEADER as u64, ROWS, index.len(), |out| {
         live.into_iter().try_for_each(|(_, key)| out.write(&key.to_le_bytes()))?;
         out.pad()?;
-        let mut first = 0;
-        for segment in &index.segments {
-            let alive = (0..segment.len()).filter(|row| !index.dead.contains(&(first + row)));
-            alive.map(|row| segment.rows().part(row..row + 1, index.dim)).try_for_each(|row| out.write(row.bytes()))?;
-            first += segment.len();
+        let rows = |write: &mut dyn FnMut(Rows<'_>) -> io::Result<()>| -> io::Result<()> {
+            let mut first = 0;
+            for segment in &index.segments {
+                let mut alive = (0..segment.len()).filter(|row| !index.dead.contains(&(first + row)));
+                alive.try_for_each(|row| write(segment.rows().part(row..row + 1, index.dim)))?;
+                first += segment.len();
+            }
+            Ok(())
+        };
+        if index.row_type == RowType::I8 {
+            rows(&mut |row| out.write(row.scale_bytes()))?;
+            out.pad()?;
         }
-        Ok(())
+        rows(&mut |row| out.write(row.bytes()))
     })?;
     write_header(index, file, length)
 }
@@ -137,17 +145,17 @@ pub(super) fn append(index: &DenseIndex) -> Result<PathBuf> {
     let mut options = OpenOptions::new();
     let mut file = options.read(true).write(true).open(path).map_err(write())?;
     file.lock().map_err(write())?;
-    let map = map(path)?;
-    let found = Bytes { path, map: &map }.header()?.length as u64;
-    if found != *length {
-        return Err(Error::Changed { path: path.clone() });
-    }
+    check_unchanged(index)?;
     let mut append = || -> io::Result<()> {
         let mut end = *length;
         for segment in new {
             end = write_block(&mut file, end, ROWS, segment.len(), |out| {
                 out.write(bytemuck::cast_slice(segment.keys()))?;
                 out.pad()?;
+                if index.row_type == RowType::I8 {
+                    out.write(segment.rows().scale_bytes())?;
+                    out.pad()?;
+                }
                 out.write(segment.rows().bytes())
             })?;
         }
@@ -163,6 +171,16 @@ pub(super) fn append(index: &DenseIndex) -> Result<PathBuf> {
     };
     append().map_err(write())?;
     Ok(path.clone())
+}
+
+/// Makes sure that nobody else has written to the file.
+pub(super) fn check_unchanged(index: &DenseIndex) -> Result<()> {
+    let Backing { path, length, .. } = index.file.as_ref().ok_or(Error::NotSaved)?;
+    let map = map(path)?;
+    match (Bytes { path, map: &map }).header()?.length as u64 == *length {
+        true => Ok(()),
+        false => Err(Error::Changed { path: path.clone() }),
+    }
 }
 
 /// Compares every block with its checksum.
@@ -231,11 +249,12 @@ impl Payload<'_> {
 fn write_header(index: &DenseIndex, file: &mut File, length: u64) -> io::Result<()> {
     let mut header = Vec::with_capacity(HEADER);
     header.extend(MAGIC);
-    header.extend(VERSION.to_le_bytes());
-    let row_type: u32 = match index.row_type {
-        RowType::F16 => 1,
-        RowType::F32 => 2,
+    let (version, row_type): (u32, u32) = match index.row_type {
+        RowType::F16 => (1, 1),
+        RowType::F32 => (1, 2),
+        RowType::I8 => (2, 3),
     };
+    header.extend(version.to_le_bytes());
     header.extend(row_type.to_le_bytes());
     header.extend((index.dim as u64).to_le_bytes());
     header.extend(length.to_le_bytes());
@@ -283,6 +302,7 @@ impl Bytes<'_> {
         let row_type = match self.u32(12)? {
             1 => RowType::F16,
             2 => RowType::F32,
+            3 => RowType::I8,
             _ => return Err(self.damaged("the row type is unknown")),
         };
         let fingerprint = self.get(32..HASHED)?;
@@ -354,7 +374,8 @@ impl Block {
         let keys = start..start.checked_add(self.count.checked_mul(8)?)?;
         let rows_start = keys.end.checked_next_multiple_of(ALIGN)?;
         let row = header.dim.checked_mul(header.row_type.size())?;
-        let rows = rows_start..rows_start.checked_add(self.count.checked_mul(row)?)?;
+        let scales = if header.row_type == RowType::I8 { scales_size(self.count) } else { 0 };
+        let rows = rows_start..rows_start.checked_add(scales)?.checked_add(self.count.checked_mul(row)?)?;
         (rows.end == end).then_some([keys, rows])
     }
 }

@@ -11,6 +11,11 @@ use rows::{Segment, check_rows};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+/// Pieces of a file from which on it is written anew.
+const MOST_SEGMENTS: usize = 256;
+/// Dead rows that are no reason to write a file anew.
+const FEW: usize = 1024;
+
 /// Vectors under keys, searched exactly: every search compares the query with every row.
 ///
 /// Scores are inner products, so cosines where the vectors have length 1. Rows are held as
@@ -226,13 +231,22 @@ impl DenseIndex {
     /// Appends what was added and removed since [`open`](Self::open) or
     /// [`save`](Self::save) to the index's file. A crash leaves the state before or after.
     ///
-    /// Removed vectors keep their room in the file until the next `save`.
+    /// Removed vectors keep their room in the file until most of it is theirs, or it has hundreds of pieces; then it is
+    /// written anew as by `save`.
     ///
     /// # Errors
     /// The index has no file yet, another process has changed the file since, or it cannot
     /// be written.
     pub fn commit(&mut self) -> Result<()> {
-        let path = file::append(self)?;
+        let path = match &self.file {
+            Some(file) if self.is_wasteful() => {
+                let path = file.path.clone();
+                file::check_unchanged(self)?;
+                file::save(self, &path)?;
+                path
+            }
+            _ => file::append(self)?,
+        };
         *self = Self::open(path, &self.fingerprint)?;
         Ok(())
     }
@@ -243,6 +257,10 @@ impl DenseIndex {
     /// The file is damaged, or the index has none.
     pub fn verify(&self) -> Result<()> {
         file::verify(self)
+    }
+
+    fn is_wasteful(&self) -> bool {
+        self.segments.len() > MOST_SEGMENTS || (self.dead.len() > FEW && self.dead.len() > self.len())
     }
 
     fn rows(&self) -> usize {

@@ -1,8 +1,9 @@
 //! One pass over all rows, on all cores.
 
 use super::DenseIndex;
-use super::rows::{Rows, Segment};
+use super::rows::{RowType, Rows, Segment};
 use crate::raw::dot::{dot_f16, dot_f32, products, widen};
+use crate::raw::dot_i8::{Narrow, widen_i8};
 use crate::topk::TopK;
 use crate::{Embeddings, Filter, Hit};
 use rayon::prelude::*;
@@ -20,7 +21,11 @@ const MANY: usize = 3;
 
 pub(super) fn search(index: &DenseIndex, queries: &Embeddings, k: usize, filter: Option<Filter<'_>>) -> Vec<Vec<Hit>> {
     let none = || -> Vec<TopK> { queries.rows().map(|_| TopK::new(k)).collect() };
-    let search = Search { index, queries, filter };
+    let narrow = match index.row_type {
+        RowType::I8 if queries.len() < MANY => queries.rows().map(Narrow::new).collect(),
+        _ => Vec::new(),
+    };
+    let search = Search { index, queries, narrow, filter };
     let best = tasks(&index.segments)
         .into_par_iter()
         .fold(none, |mut best, task| {
@@ -59,6 +64,8 @@ fn tasks(segments: &[Segment]) -> Vec<Task<'_>> {
 struct Search<'a> {
     index: &'a DenseIndex,
     queries: &'a Embeddings,
+    /// The queries in the form that rows of 8 bits are multiplied with.
+    narrow: Vec<Narrow>,
     filter: Option<Filter<'a>>,
 }
 
@@ -81,6 +88,13 @@ impl Search<'_> {
                     }
                 }
             }
+            Rows::I8 { scales, rows } => {
+                for ((row, scale), place) in rows.chunks_exact(dim).zip(scales).zip(task.rows.clone()) {
+                    for (query, best) in self.narrow.iter().zip(best.iter_mut()) {
+                        self.offer(task, place, scale * query.dot(row), best);
+                    }
+                }
+            }
         }
     }
 
@@ -95,6 +109,11 @@ impl Search<'_> {
                 Rows::F16(rows) => {
                     wide.resize(rows.len(), 0.0);
                     widen(rows, &mut wide);
+                    &wide
+                }
+                Rows::I8 { scales, rows } => {
+                    wide.resize(rows.len(), 0.0);
+                    widen_i8(rows, scales, dim, &mut wide);
                     &wide
                 }
             };

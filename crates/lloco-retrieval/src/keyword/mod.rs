@@ -124,6 +124,11 @@ impl KeywordIndex {
         self.len() == 0
     }
 
+    /// Whether changes are written to files.
+    pub fn is_on_disk(&self) -> bool {
+        self.place.is_some()
+    }
+
     /// Keys of the texts that can be found, in no order.
     ///
     /// # Errors

@@ -3,5 +3,6 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod dot;
+pub(crate) mod dot_i8;
 pub(crate) mod gelu;
 pub(crate) mod map;
