@@ -176,7 +176,7 @@ impl Lloco {
         let room = window.saturating_sub(asked.len() + options.generation.max_new_tokens);
         keep_within(&mut found, options.positions.map_or(room, |positions| positions.min(room)), |document| {
             let tokens = document.summary.as_ref().map_or(0, |summary| summary.tokens);
-            self.encoder.config().summary_vectors(usize::try_from(tokens).unwrap_or(usize::MAX))
+            self.encoder.layout().summary_vectors(usize::try_from(tokens).unwrap_or(usize::MAX))
         });
         let mut prompt = Prompt::new();
         let mut usage = Usage::default();

@@ -99,11 +99,7 @@ impl Body {
                 _ => self.text.push('\n'),
             },
             // Where the writing program last broke the page; behind a break of the author's it tells nothing new.
-            "lastRenderedPageBreak" if self.runs > 0 => {
-                if !self.text.trim_end_matches([' ', '\n', '\t']).ends_with(PAGE_END) {
-                    self.text.push(PAGE_END);
-                }
-            }
+            "lastRenderedPageBreak" if self.runs > 0 && !self.begins_page() => self.text.push(PAGE_END),
             _ => {}
         }
     }
@@ -128,6 +124,11 @@ impl Body {
             "t" => self.texts = self.texts.saturating_sub(1),
             _ => {}
         }
+    }
+
+    /// Whether nothing stands on the last page yet.
+    fn begins_page(&self) -> bool {
+        self.text.trim_end_matches([' ', '\n', '\t']).ends_with(PAGE_END)
     }
 
     fn push(&mut self, text: &str) {

@@ -68,10 +68,7 @@ pub(super) fn examine(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Ob
 
 /// Bytes that a stream unpacks to, and how often it draws another.
 fn measure(stream: &Stream) -> Result<(u64, i64)> {
-    let filters = match stream.filters() {
-        Ok(filters) => filters,
-        Err(_) => vec![],
-    };
+    let filters = stream.filters().unwrap_or_default();
     let packed = |name: &&&[u8]| matches!(**name, b"FlateDecode" | b"LZWDecode");
     if filters.iter().filter(packed).count() > 1 || filters.len() > 4 || row(&stream.dict) > LARGEST_ROW {
         return Err("packed twice".into());
