@@ -18,7 +18,8 @@ pub fn show(mut stream: AnswerStream<'_>, output: Output) -> Result<Answer> {
     output.line("")?;
     for source in &answer.sources {
         let page = source.page.map_or(String::new(), |page| format!(", page {page}"));
-        output.line(format_args!("  source: {} {:?}{page}, score {:.3}", source.document, source.range, source.score))?;
+        output
+            .line(format_args!("  source: {} {:?}{page}, score {:.3}", source.document, source.range, source.score))?;
         output.line(format_args!("          “{}…”", beginning(&source.passage)))?;
     }
     let (usage, timings) = (answer.usage, answer.timings);
