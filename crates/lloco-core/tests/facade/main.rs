@@ -413,7 +413,7 @@ fn files_that_cannot_be_read_are_reported_and_the_rest_added() {
 #[test]
 fn a_source_says_on_which_page_it_stands() {
     let fixture = Fixture::new();
-    let file = fixture.dir.path().join("manual.txt");
+    let file = fixture.store().with_file_name("manual.txt");
     fs::write(&file, format!("{MEETING}\u{c}{MANUAL}\u{c}")).unwrap();
     let lloco = fixture.lloco();
     lloco.add_files("pumps", file.to_str().unwrap()).unwrap();
