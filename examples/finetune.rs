@@ -46,6 +46,10 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = TrainConfig::default().accumulation)]
     accumulation: usize,
 
+    /// Summaries of other documents beside the right ones, at most so many
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    distractors: usize,
+
     /// Seed of the adapter, the order of the questions, and dropout
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -64,6 +68,7 @@ fn finetune(args: Args) -> Result {
         .with_epochs(args.epochs)
         .with_learning_rate(args.learning_rate)
         .with_batches(args.batch_size, args.accumulation)
+        .with_distractors(args.distractors)
         .with_seed(args.seed);
     let lloco = args.library.builder()?.build()?;
     let done = lloco.finetune(&args.group, &FinetuneConfig::new(&args.questions).with_training(training))?;

@@ -125,6 +125,38 @@ fn saved_modules_are_trained_from_the_models_own() {
 }
 
 #[test]
+fn every_projection_learns() {
+    let decoder = tiny_decoder();
+    let config = config().with_lora(LoraConfig::default().with_rank(3, 6.0).with_all_linear());
+    let mut trainer = trainer(&decoder, config);
+    let before = trainer.adapter().parameters();
+    losses(&mut trainer, 2);
+    let after = trainer.adapter().parameters();
+    assert_eq!(after.len(), 2 * 7 * 2);
+    for (name, tensor) in after {
+        assert_ne!(to_vec(tensor), to_vec(before[&name].clone()), "{name}");
+    }
+}
+
+#[test]
+fn a_run_among_distractors_learns_another_thing_and_resumes() {
+    let decoder = tiny_decoder();
+    let config = config().with_distractors(2);
+    let plain = losses(&mut trainer(&decoder, self::config()), 6);
+    let mut straight = trainer(&decoder, config.clone());
+    let expected = losses(&mut straight, 6);
+    assert_ne!(expected, plain);
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = trainer(&decoder, config.clone());
+    let mut found = losses(&mut first, 3);
+    first.save(dir.path()).unwrap();
+    let mut second = trainer(&decoder, config);
+    assert!(second.resume(dir.path()).unwrap());
+    found.extend(losses(&mut second, 3));
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn dropout_follows_the_seed_and_is_off_in_evaluation() {
     let decoder = tiny_decoder();
     let dropping = config().with_lora(LoraConfig::default().with_rank(3, 6.0).with_dropout(0.5));

@@ -33,6 +33,9 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// Forward passes in one step; a step sees `batch_size * accumulation` examples.
     pub accumulation: usize,
+    /// Summaries of other examples' documents, at most so many, that stand beside the right ones in random order.
+    #[serde(skip_serializing_if = "none")]
+    pub distractors: usize,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Gradients of a larger norm, over all parameters, are scaled down to it. `None` never scales.
@@ -76,6 +79,7 @@ impl Default for TrainConfig {
             epochs: 3,
             batch_size: 4,
             accumulation: 2,
+            distractors: 0,
             weight_decay: 0.0,
             max_grad_norm: Some(1.0),
             beta_1: 0.9,
@@ -125,6 +129,13 @@ impl TrainConfig {
         self
     }
 
+    /// Puts up to so many other documents' summaries beside the right ones.
+    #[must_use]
+    pub fn with_distractors(mut self, distractors: usize) -> Self {
+        self.distractors = distractors;
+        self
+    }
+
     /// Sets the largest norm of a gradient.
     #[must_use]
     pub fn with_max_grad_norm(mut self, norm: Option<f64>) -> Self {
@@ -167,7 +178,13 @@ impl TrainConfig {
         for (field, count) in counts {
             range(field, count as f64, (1..=1 << 20).contains(&count), "at least 1 and at most 1048576")?;
         }
+        range("distractors", self.distractors as f64, self.distractors <= 1024, "at most 1024")?;
         range("patience", 0.0, self.patience != Some(0), "at least 1, or null")?;
         self.lora.check()
     }
+}
+
+/// Whether a setting is left out of files: files of a time before it stay what they were.
+fn none(count: &usize) -> bool {
+    *count == 0
 }

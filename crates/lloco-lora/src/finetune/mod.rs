@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`config`](TrainConfig) | which settings are there, and which are possible? |
 //! | [`example`](Example) | what is one example? |
-//! | `order` | which examples come when? |
+//! | `order`, `distractors` | which examples come when, beside which other documents? |
 //! | `micro_batch` | how do unequal examples become one tensor? |
 //! | `loss` | what is minimised? |
 //! | `gradients` | what does one effective batch say about the adapter? |
@@ -16,6 +16,7 @@
 //! | `durable` | how does a run survive a kill? |
 
 mod config;
+mod distractors;
 mod dropout;
 mod durable;
 mod example;

@@ -1,6 +1,7 @@
 //! The loop: one step after the other, with evaluation and early stopping between.
 
 use std::{
+    borrow::Cow,
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -10,7 +11,8 @@ use lloco_decoder::Decoder;
 use serde::Serialize;
 
 use super::{
-    AdamW, BatchGradients, Evaluation, Example, TrainConfig, batch_gradients, dropout::mix, evaluate, order::Order,
+    AdamW, BatchGradients, Evaluation, Example, TrainConfig, batch_gradients, distractors::Distractors, dropout::mix,
+    evaluate, order::Order,
 };
 use crate::{Adapter, Error, Result, durable::Checkpoints};
 
@@ -33,6 +35,7 @@ pub struct Trainer<'a> {
     pub(super) config: TrainConfig,
     pub(super) examples: Vec<Example>,
     held_out: Vec<Example>,
+    distractors: Distractors,
     pub(super) adapter: Adapter,
     pub(super) optimizer: AdamW,
     /// Steps done.
@@ -110,8 +113,8 @@ impl<'a> Trainer<'a> {
     /// A run from a new adapter. Modules of `modules_to_save` start as the model's own.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a setting out of range, [`Error::NoExamples`] for none, [`Error::Example`] for one that
-    /// does not fit the model.
+    /// [`Error::Setting`] for a setting out of range, or distractors where all examples are about one document;
+    /// [`Error::NoExamples`] for none, [`Error::Example`] for one that does not fit the model.
     pub fn new(decoder: &'a Decoder, config: TrainConfig, examples: Vec<Example>) -> Result<Self> {
         config.check()?;
         let mut adapter = Adapter::init(&config.lora, decoder.config(), config.seed, decoder.device())?;
@@ -120,7 +123,9 @@ impl<'a> Trainer<'a> {
         }
         check(&examples, decoder)?;
         let optimizer = AdamW::new(&config);
-        Ok(Self { decoder, config, examples, held_out: Vec::new(), adapter, optimizer, step: 0, best: None, stale: 0 })
+        let distractors = Distractors::new(&examples, config.distractors, config.seed)?;
+        let (held_out, best) = (Vec::new(), None);
+        Ok(Self { decoder, config, examples, held_out, distractors, adapter, optimizer, step: 0, best, stale: 0 })
     }
 
     /// Starts from this adapter instead of a new one. Its shape takes the place of the configuration's `lora`, apart
@@ -177,8 +182,9 @@ impl<'a> Trainer<'a> {
     /// [`Error::NotFinite`] when the loss is no number.
     pub fn gradients(&self) -> Result<BatchGradients> {
         let dropout_seed = mix(self.config.seed ^ mix(self.step as u64));
-        let found =
-            batch_gradients(self.decoder, &self.adapter, &self.batch(), self.config.batch_size, Some(dropout_seed));
+        let batch = self.batch();
+        let batch: Vec<&Example> = batch.iter().map(AsRef::as_ref).collect();
+        let found = batch_gradients(self.decoder, &self.adapter, &batch, self.config.batch_size, Some(dropout_seed));
         found.map_err(|error| match error {
             Error::NotFinite { what, examples, .. } => Error::NotFinite { what, step: self.step + 1, examples },
             other => other,
@@ -288,8 +294,11 @@ impl<'a> Trainer<'a> {
         Ok(evaluation)
     }
 
-    fn batch(&self) -> Vec<&Example> {
-        self.order().indices(self.step).into_iter().filter_map(|index| self.examples.get(index)).collect()
+    /// The examples of the next step, among their distractors.
+    fn batch(&self) -> Vec<Cow<'_, Example>> {
+        let first = self.step as u64 * self.config.effective_batch() as u64;
+        let places = (first..).zip(self.order().indices(self.step));
+        places.filter_map(|(place, index)| Some(self.distractors.beside(self.examples.get(index)?, place))).collect()
     }
 
     fn order(&self) -> Order {
