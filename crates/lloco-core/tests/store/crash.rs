@@ -169,7 +169,7 @@ fn a_writer_that_dies_at_any_step_loses_nothing() {
 fn a_writer_killed_at_random_instants_loses_nothing() {
     let scratch = directory();
     let states = expected_states(scratch.path());
-    let wanted: u32 = std::env::var("LLOCO_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(25);
+    let wanted: u32 = std::env::var("LLOCO_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let (mut path, mut start) = (directory(), 0);
     let (mut killed_at_work, mut children) = (0, 0);
