@@ -6,7 +6,7 @@
 //!
 //! A set is a folder as BEIR has them: `corpus.jsonl` (`id` or `_id`, `title`, `text`), `queries.jsonl` (`id` or `_id`,
 //! `text`) and `qrels.tsv` (query, document, relevance). With `--vectors`, the vectors of whole texts and queries are
-//! written there as little-endian f32, for a comparison with other programs.
+//! written there as little-endian f32, for a comparison with other programs. `-` for the model measures BM25 alone.
 #![allow(clippy::print_stdout, reason = "it reports to a terminal")]
 
 use lloco_retrieval::burn::tensor::Device;
@@ -34,12 +34,20 @@ fn main() -> Result<()> {
         None => None,
     };
     let [model, sets @ ..] = arguments.as_slice() else { return Err("usage: quality MODEL SET...".into()) };
-    let embedder = Embedder::load(model, &Device::default())?;
+    let embedder = match model.as_str() {
+        "-" => None,
+        model => Some(Embedder::load(model, &Device::default())?),
+    };
     println!("| set | unit | search | nDCG@10 | recall@10 | recall@100 | MRR |\n|---|---|---|---|---|---|---|");
     for set in sets {
         let set = Set::read(Path::new(set))?;
-        for unit in [Unit::Whole, Unit::Passages] {
-            measure(&set, unit, &embedder, vectors.as_deref().map(Path::new))?;
+        match &embedder {
+            Some(embedder) => {
+                for unit in [Unit::Whole, Unit::Passages] {
+                    measure(&set, unit, embedder, vectors.as_deref().map(Path::new))?;
+                }
+            }
+            None => keyword_only(&set)?,
         }
     }
     Ok(())
@@ -52,6 +60,15 @@ enum Unit {
     Whole,
     /// Passages of up to 256 tokens; a document counts as its best passage.
     Passages,
+}
+
+fn keyword_only(set: &Set) -> Result<()> {
+    let mut keyword = KeywordIndex::in_memory()?;
+    keyword.update(&[], set.documents.iter().zip(0_u64..).map(|(text, number)| (number << 20, text)))?;
+    let rank = |query: &Query| keyword.retrieve(&query.text, PASSAGES, None);
+    let rankings = set.queries.iter().map(rank).collect::<Result<Vec<_>, _>>()?;
+    println!("| {} | whole texts | BM25 | {} |", set.name, Scores::mean(set, &rankings));
+    Ok(())
 }
 
 fn measure(set: &Set, unit: Unit, embedder: &Embedder, vectors: Option<&Path>) -> Result<()> {

@@ -43,7 +43,7 @@ fn embed(model: &str, texts: &[String]) -> Result<(), Box<dyn Error>> {
     let (count, seconds) = (vectors?.len(), time.as_secs_f64());
     println!("{count} texts in {seconds:.2} s: {:.1} texts/s", count as f64 / seconds);
     let query = "Who decided on the budget for the pump in the cellar?";
-    println!("one query: {:.2} ms", median((0..50).map(|_| timed(|| embedder.embed_query(query)).1)));
+    println!("one query: {:.2} ms", best((0..50).map(|_| timed(|| embedder.embed_query(query)).1)));
     Ok(())
 }
 
@@ -72,8 +72,8 @@ fn search(rows: usize, dim: usize) -> Result<(), Box<dyn Error>> {
     let one = queries.row(0).unwrap_or_default();
     let mut exact = Vec::new();
     for (index, size) in indexes.iter().zip([4, 2, 1]) {
-        let single = median((0..21).map(|_| timed(|| index.search(one, 10)).1));
-        let batch = median((0..3).map(|_| timed(|| index.search_batch(&queries, 10, None)).1));
+        let single = best((0..60).map(|_| timed(|| index.search(one, 10)).1));
+        let batch = best((0..6).map(|_| timed(|| index.search_batch(&queries, 10, None)).1));
         let found: Vec<Vec<u64>> = index
             .search_batch(&queries, 10, None)?
             .into_iter()
@@ -97,9 +97,9 @@ fn search(rows: usize, dim: usize) -> Result<(), Box<dyn Error>> {
 
 /// Gigabytes a second that all cores together read from memory.
 fn bandwidth() -> f64 {
-    let numbers = vec![1_u64; 1 << 27];
+    let numbers = vec![1_u64; 1 << 26];
     let read = || numbers.par_chunks(1 << 17).map(|part| part.iter().fold(0, |all, number| all ^ number)).max();
-    let time = median((0..7).map(|_| timed(|| std::hint::black_box(read())).1));
+    let time = best((0..20).map(|_| timed(|| std::hint::black_box(read())).1));
     (numbers.len() * 8) as f64 / time / 1e6
 }
 
@@ -128,14 +128,15 @@ fn keyword(texts: &[String]) -> Result<(), Box<dyn Error>> {
             (0..6).map(word).collect::<Vec<_>>().join(" ")
         })
         .collect();
-    let times = queries.iter().map(|query| timed(|| index.search(query, 10, None)).1);
-    let times: Vec<_> = times.collect();
+    let times = queries.iter().map(|query| best((0..5).map(|_| timed(|| index.search(query, 10, None)).1)));
+    let mut times: Vec<f64> = times.collect();
+    times.sort_by(f64::total_cmp);
     println!(
-        "{} texts: indexed in {:.2} s, {:.3} ms a query of 6 words (median), {:.3} ms on average",
+        "{} texts: indexed in {:.2} s, {:.3} ms a query of 6 words (median of the fastest of 5), {:.3} ms on average",
         index.len(),
         building.as_secs_f64(),
-        median(times.iter().copied()),
-        times.iter().sum::<Duration>().as_secs_f64() * 1e3 / times.len() as f64
+        times.get(times.len() / 2).copied().unwrap_or_default(),
+        times.iter().sum::<f64>() / times.len() as f64
     );
     Ok(fs::remove_dir_all(directory)?)
 }
@@ -152,9 +153,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (result, start.elapsed())
 }
 
-/// In milliseconds.
-fn median(times: impl Iterator<Item = Duration>) -> f64 {
-    let mut times: Vec<_> = times.collect();
-    times.sort_unstable();
-    times.get(times.len() / 2).map_or(0.0, Duration::as_secs_f64) * 1e3
+/// The shortest time, in milliseconds: what the machine does when nothing else runs on it.
+fn best(times: impl Iterator<Item = Duration>) -> f64 {
+    times.min().map_or(0.0, |time| time.as_secs_f64()) * 1e3
 }

@@ -46,8 +46,8 @@
 //! `KeywordIndex` panics over a forged file, that is caught and becomes [`Error::Damaged`].
 //!
 //! # What it is not
-//! No server, no approximate search: a search compares the query with every row, which takes 10 to 40 ms for a
-//! million passages on two cores. See `docs/results/retrieval.md` for speed and quality.
+//! No server, no approximate search: a search compares the query with every row, at the speed of
+//! memory. See `docs/results/retrieval.md` for speed and quality.
 //!
 //! # Features
 //! `flex` (default, pure-Rust CPU), `cuda`, `wgpu`, `vulkan`, `metal` and `ndarray` make devices available; `bm25` adds
