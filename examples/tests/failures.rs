@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf};
 
 use common::{failure, json, model_with_tokenizer, repository, run, text};
 
-const PROGRAMS: [&str; 7] = ["ask", "compress", "finetune", "generate", "ingest", "quickstart", "store"];
+const PROGRAMS: [&str; 8] = ["ask", "compress", "finetune", "generate", "ingest", "quickstart", "store", "train"];
 
 fn golden(name: &str) -> PathBuf {
     repository("testdata/goldens").join(name)
@@ -96,4 +96,30 @@ fn a_library_that_is_not_there_is_not_made() {
     assert!(message.contains("nothing/*.txt"), "{message}");
     let message = failure("finetune", &[&given[..], &["--questions", "missing.jsonl"]].concat());
     assert!(message.contains("missing.jsonl"), "{message}");
+}
+
+#[test]
+fn train_names_what_is_wrong_with_curriculum_and_data() {
+    let work = tempfile::tempdir().unwrap();
+    let model = model_with_tokenizer(work.path());
+    let out = work.path().join("run");
+    let data = work.path().join("data.jsonl");
+    fs::write(&data, "{\"id\": \"a\", \"text\": \"some text\"}\n{\"id\": 3}\n").unwrap();
+    let shipped = |name: &str| repository("examples/data").join(format!("curriculum-{name}.json"));
+    let train = |curriculum: &std::path::Path| {
+        let more = ["--curriculum", text(curriculum), "--data", text(&data), "--out", text(&out)];
+        failure("train", &[&["--model", text(&model)][..], &more[..]].concat())
+    };
+    // The curricula beside the examples are read; what is wrong is the data.
+    for name in ["135m", "overfit", "autocompressor"] {
+        let error = train(&shipped(name));
+        assert!(error.contains("data.jsonl, line 2"), "{name}: {error}");
+    }
+    let curriculum = work.path().join("c.json");
+    let json = fs::read_to_string(shipped("overfit")).unwrap();
+    fs::write(&curriculum, json.replace("\"steps\": 1000", "\"steps\": 0")).unwrap();
+    assert!(train(&curriculum).contains("stages[0].steps"));
+    fs::write(&curriculum, json.replace("\"steps\"", "\"stepz\"")).unwrap();
+    assert!(train(&curriculum).contains("stepz"));
+    assert!(!out.exists());
 }

@@ -168,8 +168,9 @@ impl Compressor {
                 lloco_lora::durable::values(&name, tensor)?.iter().for_each(|value| hash.update(value.to_le_bytes()));
             }
         }
-        // Factors are scaled by alpha over rank; connectors by the embeddings.
-        hash.update(format!("{} {}\n", self.config.encoder.lora_alpha, self.config.embedding_scale));
+        // Scales follow from the adapter's shape and from the embeddings; dropout is for training alone.
+        let shape = self.config.encoder.clone().with_dropout(0.0);
+        hash.update(format!("{shape:?} {}\n", self.config.embedding_scale));
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
