@@ -2,14 +2,14 @@
 
 use burn::{
     backend::DispatchDevice,
-    tensor::{DType, Device, FloatDType, Int, Tensor, TensorData},
+    tensor::{DType, Device, FloatDType, Tensor},
 };
 
 #[cfg(feature = "flex")]
 use crate::kernels;
 use crate::{
     Checkpoint, DecoderConfig, Error, KvCache, LinearAdapter, NoAdapter, Part, Prompt, Result, SavedModule, WeightType,
-    attention::Context, layer::Layer, linear::Linear, ops, rope::RopeTables,
+    attention::Context, layer::Layer, ops, rope::RopeTables, weight::Weight,
 };
 
 /// A LLaMA-family language model. Its weights never change; adapters do the learning.
@@ -20,10 +20,11 @@ pub struct Decoder {
     /// Float type of activations.
     dtype: FloatDType,
     /// `[vocab, hidden]`.
-    embed_tokens: Tensor<2>,
+    embed_tokens: Weight,
     layers: Vec<Layer>,
     norm: Tensor<1>,
-    lm_head: Linear,
+    /// `[vocab, hidden]`; where the checkpoint ties them, the same matrix.
+    lm_head: Weight,
     rope: RopeTables,
 }
 
@@ -83,27 +84,22 @@ impl Decoder {
     /// Loads the weights onto `device`, tensor by tensor.
     ///
     /// # Errors
-    /// When a tensor is missing, has another shape than the configuration says, or cannot be read.
+    /// When a tensor is missing, has another shape than the configuration says, or cannot be read; when a number does not
+    /// fit the type of weights; [`Error::InvalidSetting`] for a type of weights that the device does not compute with.
     pub fn load(checkpoint: &Checkpoint, weights: WeightType, device: &Device) -> Result<Self> {
         let config = checkpoint.config().clone();
         let device = &device.clone().inner();
-        let weights = resolve(weights, checkpoint, device);
+        let weights = resolve(weights, device);
         let vocab = [config.vocab_size, config.hidden_size];
-        let embeddings = checkpoint.tensor("model.embed_tokens.weight", &vocab)?;
-        let head = match config.tie_word_embeddings {
-            true => embeddings.clone(),
-            false => checkpoint.tensor("lm_head.weight", &vocab)?,
+        let embed_tokens = Weight::load(checkpoint, "model.embed_tokens.weight", vocab, weights, device)?;
+        let lm_head = match config.tie_word_embeddings {
+            true => embed_tokens.clone(),
+            false => Weight::load(checkpoint, "lm_head.weight", vocab, weights, device)?,
         };
-        let lm_head = Linear::from_data(head, vocab, weights, device);
-        let stored = match weights {
-            WeightType::Bf16 => FloatDType::BF16,
-            _ => FloatDType::F32,
-        };
-        let embed_tokens = Tensor::<2>::from_data(embeddings, device).cast(stored);
         let layers =
             (0..config.num_hidden_layers).map(|layer| Layer::load(checkpoint, &config, layer, weights, device));
         let decoder = Self {
-            dtype: if on_cpu(device) { FloatDType::F32 } else { stored },
+            dtype: if on_cpu(device) || weights == WeightType::F32 { FloatDType::F32 } else { FloatDType::BF16 },
             embed_tokens,
             layers: layers.collect::<Result<_>>()?,
             norm: Tensor::from_data(checkpoint.tensor("model.norm.weight", &[config.hidden_size])?, device),
@@ -151,12 +147,9 @@ impl Decoder {
         if let Some(position) = ids.iter().position(|&id| id as usize >= vocab_size) {
             return Err(Error::OutOfVocabulary { id: ids[position], position, vocab_size });
         }
-        let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
-        let len = ids.len();
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [len]), &self.device);
         let rows = match adapter.replaced(SavedModule::EmbedTokens) {
-            Some(table) => table.select(0, ids),
-            None => self.embed_tokens.clone().select(0, ids),
+            Some(table) => Weight::Dense(table).rows(ids, &self.device),
+            None => self.embed_tokens.rows(ids, &self.device),
         };
         Ok(rows.cast(self.dtype).unsqueeze())
     }
@@ -240,13 +233,39 @@ impl Decoder {
 
     /// [`logits`](Self::logits), with the adapter's replacement of the head if it has one.
     pub fn logits_with(&self, hidden: Tensor<3>, adapter: &dyn LinearAdapter) -> Tensor<3> {
-        let hidden = hidden.cast(self.dtype);
-        let logits = match adapter.replaced(SavedModule::LmHead) {
-            Some(head) if head.is_autodiff() && !hidden.is_autodiff() => ops::linear(Tensor::from_inner(hidden), &head),
-            Some(head) => ops::linear(hidden, &head),
-            None => self.lm_head.forward(hidden),
-        };
-        logits.cast(FloatDType::F32)
+        let (head, hidden) = self.head(hidden.cast(self.dtype), adapter);
+        head.product(hidden).cast(FloatDType::F32)
+    }
+
+    /// The cross entropy, in nats, of hidden rows `[rows, hidden]` with the token that follows each: f32 `[rows]`.
+    /// Differentiable in `hidden`, and in the adapter's replacement of the head if it has one.
+    ///
+    /// On the CPU backend `flex` the scores `[rows, vocab]` never exist together, unless the adapter replaces the head.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for another number of targets than rows or rows of another width, [`Error::OutOfVocabulary`]
+    /// for a target without a score.
+    pub fn losses(&self, hidden: Tensor<2>, targets: &[u32], adapter: &dyn LinearAdapter) -> Result<Tensor<1>> {
+        let [rows, width] = hidden.dims();
+        self.check("width of hidden rows", self.config.hidden_size, width)?;
+        self.check("targets of hidden rows", rows, targets.len())?;
+        let (head, hidden) = self.head(hidden.cast(self.dtype), adapter);
+        let vocab_size = head.outputs();
+        if let Some(position) = targets.iter().position(|&id| id as usize >= vocab_size) {
+            return Err(Error::OutOfVocabulary { id: targets[position], position, vocab_size });
+        }
+        Ok(head.losses(hidden, targets))
+    }
+
+    /// The output head, and `hidden` beside it: tracked by autodiff if the head is.
+    fn head<const D: usize>(&self, hidden: Tensor<D>, adapter: &dyn LinearAdapter) -> (Weight, Tensor<D>) {
+        match adapter.replaced(SavedModule::LmHead) {
+            Some(head) if head.is_autodiff() && !hidden.is_autodiff() => {
+                (Weight::Dense(head), Tensor::from_inner(hidden))
+            }
+            Some(head) => (Weight::Dense(head), hidden),
+            None => (self.lm_head.clone(), hidden),
+        }
     }
 
     fn check(&self, what: &'static str, expected: usize, found: usize) -> Result<()> {
@@ -257,22 +276,17 @@ impl Decoder {
     }
 }
 
-/// Settles [`WeightType::Auto`].
-fn resolve(weights: WeightType, checkpoint: &Checkpoint, device: &Device) -> WeightType {
+/// Settles [`WeightType::Auto`] where it depends on the device alone.
+fn resolve(weights: WeightType, device: &Device) -> WeightType {
+    #[cfg(feature = "flex")]
+    if kernels::is_flex(device) {
+        return weights;
+    }
     match weights {
-        WeightType::Auto if checkpoint.stores_f32() || !computes_bf16(device) => WeightType::F32,
+        WeightType::Auto if on_cpu(device) || !device.supports_dtype(DType::BF16) => WeightType::F32,
         WeightType::Auto => WeightType::Bf16,
         chosen => chosen,
     }
-}
-
-/// Whether bf16 weights are at least as fast as f32 ones on `device`.
-fn computes_bf16(device: &Device) -> bool {
-    #[cfg(feature = "flex")]
-    if kernels::is_flex(device) {
-        return kernels::bf16_is_fast();
-    }
-    !on_cpu(device) && device.supports_dtype(DType::BF16)
 }
 
 /// Whether activations stay f32 whatever the weights are.

@@ -131,8 +131,8 @@ pub enum Error {
         /// What was found.
         found: String,
     },
-    /// A generation setting is out of range.
-    #[error("generation setting `{field}` = {value} is out of range: {expected}")]
+    /// A setting is out of range.
+    #[error("setting `{field}` = {value} is out of range; expected {expected}")]
     InvalidSetting {
         /// The setting.
         field: &'static str,

@@ -60,6 +60,7 @@ mod prompt;
 mod rope;
 mod sampling;
 mod tokenizer;
+mod weight;
 
 pub use adapter::{LinearAdapter, NoAdapter, Projection, SavedModule, Site};
 pub use cache::KvCache;

@@ -1,12 +1,16 @@
 //! GGUF checkpoints under Hugging Face names.
 
+#[cfg(feature = "flex")]
+use std::borrow::Cow;
 use std::{collections::BTreeMap, path::Path};
 
 use sha2::{Digest, Sha256};
 
+#[cfg(feature = "flex")]
+use crate::gguf::BlockType;
 use crate::{
     DecoderConfig, Error, Result, RopeScaling,
-    gguf::{BlockType, Gguf},
+    gguf::{Gguf, TensorInfo},
 };
 
 /// A GGUF file with its tensors by Hugging Face name.
@@ -40,17 +44,23 @@ impl GgufWeights {
         Some(self.file.tensor(self.names.get(name)?).ok()?.shape().to_vec())
     }
 
-    pub(super) fn is_f32(&self, name: &str) -> bool {
-        let tensor = self.names.get(name).and_then(|name| self.file.tensor(name).ok());
-        tensor.is_some_and(|tensor| tensor.kind() == BlockType::F32)
-    }
-
     /// A tensor as f32 with its stored shape; the values are left out where the shape is not as expected.
     pub(super) fn read(&self, name: &str, expected: &[usize]) -> Result<(Vec<f32>, Vec<usize>)> {
-        let missing = || Error::MissingTensor { path: self.file.path().to_path_buf(), name: name.to_owned() };
-        let tensor = self.file.tensor(self.names.get(name).ok_or_else(missing)?)?;
+        let tensor = self.tensor(name)?;
         let values = if tensor.shape() == expected { self.file.hub_values(tensor)? } else { Vec::new() };
         Ok((values, tensor.shape().to_vec()))
+    }
+
+    /// How a tensor is stored, and its blocks, rows in Hugging Face order.
+    #[cfg(feature = "flex")]
+    pub(super) fn blocks(&self, name: &str) -> Result<(BlockType, Cow<'_, [u8]>)> {
+        let tensor = self.tensor(name)?;
+        Ok((tensor.kind(), self.file.hub_bytes(tensor)?))
+    }
+
+    pub(super) fn tensor(&self, name: &str) -> Result<&TensorInfo> {
+        let missing = || Error::MissingTensor { path: self.file.path().to_path_buf(), name: name.to_owned() };
+        self.file.tensor(self.names.get(name).ok_or_else(missing)?)
     }
 
     /// Feeds names, types, shapes and bytes of all tensors to `hash`, in order of names.

@@ -4,25 +4,40 @@ mod gguf;
 mod random;
 mod safetensors;
 
+#[cfg(feature = "flex")]
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
 use sha2::{Digest, Sha256};
 
 use self::{gguf::GgufWeights, random::RandomWeights, safetensors::Shards};
+#[cfg(feature = "flex")]
+use crate::gguf::BlockType;
 use crate::{DecoderConfig, Error, Result, Tokenizer};
 
-/// The float type in which a model's linear weights are held.
+/// How a model's linear weights, embedding table and output head are held in memory.
+///
+/// The types below two bytes are for the CPU backend `flex`, whose kernels compute with them as they are. Other devices
+/// refuse them with [`Error::InvalidSetting`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum WeightType {
-    /// f32 where the checkpoint stores f32; otherwise bf16 where the device computes in it, else f32.
+    /// The fastest without measurable loss. On `flex`: blocks of a GGUF file that its kernels know (`Q8_0`, `Q4_0`,
+    /// `Q4_1`) as they are stored, everything else as [`Bf16`](Self::Bf16). Elsewhere: bf16 where the device computes in
+    /// it, else f32.
     #[default]
     Auto,
     /// 32-bit floats: exact, four bytes a weight.
     F32,
     /// bfloat16: two bytes a weight, products accumulated in f32.
     Bf16,
+    /// At most 8.5 bits a weight: signed bytes, one scale for 32 of them (the numbers of GGUF's `Q8_0`). `Q4_0` and `Q4_1`
+    /// of a GGUF file stay as they are.
+    Int8,
+    /// 5 bits a weight: four-bit numbers, scale and minimum for 32 of them (the numbers of GGUF's `Q4_1`). Weights that a
+    /// file holds in another type are rounded, which costs quality.
+    Q4,
 }
 
 /// A model's weights and configuration, memory-mapped: a directory with `config.json` and safetensors
@@ -129,16 +144,18 @@ impl Checkpoint {
     /// # Errors
     /// When the tensor is missing, has another shape, or is stored in a type that cannot be read.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorData> {
+        Ok(TensorData::new(self.values(name, shape)?, shape))
+    }
+
+    /// [`tensor`](Self::tensor), as plain numbers.
+    pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let (values, found) = match &self.source {
             Source::Safetensors(shards) => shards.read(name, shape)?,
             Source::Gguf(model) => model.read(name, shape)?,
             Source::Random(weights) => (weights.read(name, shape), shape.to_vec()),
         };
-        if found != shape {
-            let (path, name) = (self.path.clone(), name.into());
-            return Err(Error::ShapeMismatch { path, name, expected: shape.to_vec(), found });
-        }
-        Ok(TensorData::new(values, shape))
+        self.expect(name, shape, &found)?;
+        Ok(values)
     }
 
     /// SHA-256 over the model's shape and every stored tensor, in hexadecimal: equal fingerprints mean equal
@@ -154,12 +171,23 @@ impl Checkpoint {
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Whether the linear weights are stored as f32.
-    pub(crate) fn stores_f32(&self) -> bool {
-        match &self.source {
-            Source::Safetensors(shards) => shards.is_f32("model.layers.0.self_attn.q_proj.weight"),
-            Source::Gguf(model) => model.is_f32("model.layers.0.self_attn.q_proj.weight"),
-            Source::Random(_) => false,
+    /// How a tensor is stored and its blocks, rows in Hugging Face order; `None` where the file is no GGUF.
+    #[cfg(feature = "flex")]
+    pub(crate) fn blocks(&self, name: &str, shape: &[usize]) -> Result<Option<(BlockType, Cow<'_, [u8]>)>> {
+        let Source::Gguf(model) = &self.source else { return Ok(None) };
+        self.expect(name, shape, model.tensor(name)?.shape())?;
+        model.blocks(name).map(Some)
+    }
+
+    fn expect(&self, name: &str, expected: &[usize], found: &[usize]) -> Result<()> {
+        match found == expected {
+            true => Ok(()),
+            false => Err(Error::ShapeMismatch {
+                path: self.path.clone(),
+                name: name.into(),
+                expected: expected.to_vec(),
+                found: found.to_vec(),
+            }),
         }
     }
 }

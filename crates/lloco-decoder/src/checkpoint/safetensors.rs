@@ -77,10 +77,6 @@ impl Shards {
         self.tensors.get(name).map(|entry| entry.shape.clone())
     }
 
-    pub(super) fn is_f32(&self, name: &str) -> bool {
-        self.tensors.get(name).is_some_and(|entry| entry.dtype == Dtype::F32)
-    }
-
     /// A tensor as f32 with its stored shape; the values are left out where the shape is not as expected.
     pub(super) fn read(&self, name: &str, expected: &[usize]) -> Result<(Vec<f32>, Vec<usize>)> {
         let dir = || self.files.first().map(|(path, _)| path.clone()).unwrap_or_default();

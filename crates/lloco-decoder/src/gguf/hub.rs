@@ -5,6 +5,8 @@
 //! are permuted, so that the two halves of each rotary pair stand side by side: [`unpermute_rows`] puts
 //! them back.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, json};
 
 use super::{Gguf, TensorInfo, Value};
@@ -134,6 +136,18 @@ impl Gguf {
         Ok(match self.interleaved_heads(tensor)? {
             Some(heads) => unpermute_rows(&values, heads, row),
             None => values,
+        })
+    }
+
+    /// The blocks of a tensor as they are stored, rows in Hugging Face order.
+    ///
+    /// # Errors
+    /// As [`tensor_bytes`](Self::tensor_bytes) and [`interleaved_heads`](Self::interleaved_heads).
+    pub fn hub_bytes(&self, tensor: &TensorInfo) -> Result<Cow<'_, [u8]>> {
+        let bytes = self.tensor_bytes(tensor.name())?;
+        Ok(match self.interleaved_heads(tensor)? {
+            Some(heads) => unpermute_rows(bytes, heads, tensor.row_bytes()).into(),
+            None => bytes.into(),
         })
     }
 

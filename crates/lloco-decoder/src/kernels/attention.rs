@@ -1,7 +1,7 @@
 //! Causal attention with grouped heads, forward. No score matrix: a task keeps one tile of scores.
 //!
 //! Many queries (prefill): a task takes a run of positions of all query heads that share a key head. It walks the key
-//! tiles that its last position sees, transposes each once for all its rows, and keeps running maximum, sum and output
+//! tiles that its last position sees and keeps running maximum, sum and output
 //! per row (online softmax). Few queries (decoding) are in [`super::decode`].
 
 use super::cpu::{Isa, Kernel};
@@ -73,6 +73,17 @@ impl Stored for half::bf16 {
     }
 }
 
+impl Stored for half::f16 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, from: &[Self; LANES]) -> S::F {
+        s.load_f16(from)
+    }
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+}
+
 /// A `[batch, head, row, dim]` tensor read in place; only its last dimension must be dense.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a, T> {
@@ -129,18 +140,34 @@ pub(crate) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f
     let step = (ROWS / sizes.group()).clamp(8, ROWS).min(sizes.queries);
     let runs = sizes.queries.div_ceil(step);
     let (out, lse) = (Shared::new(out), Shared::new(lse));
+    let columns = key_columns(&inputs);
     // The last positions see most keys: they go first.
     (0..runs * sizes.batch * sizes.kv_heads).into_par_iter().with_max_len(1).for_each(|t| {
         let first = (runs - 1 - t / (sizes.batch * sizes.kv_heads)) * step;
         let (batch, kv_head) = (t / sizes.kv_heads % sizes.batch, t % sizes.kv_heads);
         let positions = first..sizes.queries.min(first + step);
-        isa.run(Task { inputs, batch, kv_head, positions, out: &out, lse: &lse });
+        isa.run(Task { inputs, columns: &columns, batch, kv_head, positions, out: &out, lse: &lse });
     });
+}
+
+/// All keys as the columns of panels, tile by tile, `[batch, kv_heads, tiles, panels of a tile, dim]` blocks: as much memory
+/// as the keys take in f32, for the time of one call.
+fn key_columns<T: Stored>(inputs: &Inputs<'_, T>) -> Vec<Block> {
+    let sizes = inputs.sizes;
+    let (tiles, tile) = (sizes.keys.div_ceil(TILE), TILE / LANES * sizes.dim);
+    let mut columns = vec![[0.0; LANES]; sizes.batch * sizes.kv_heads * tiles * tile];
+    columns.par_chunks_exact_mut(tile).enumerate().for_each(|(t, columns)| {
+        let (pair, start) = (t / tiles, t % tiles * TILE);
+        let row = |j| inputs.k.row(pair / sizes.kv_heads, pair % sizes.kv_heads, start + j);
+        pack_columns(columns, sizes.dim, TILE.min(sizes.keys - start), row);
+    });
+    columns
 }
 
 /// One run of positions of the heads that share `kv_head`.
 struct Task<'a, T> {
     inputs: Inputs<'a, T>,
+    columns: &'a [Block],
     batch: usize,
     kv_head: usize,
     positions: std::ops::Range<usize>,
@@ -153,7 +180,7 @@ impl<T: Stored> Kernel for Task<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Inputs { sizes, q, k, v, .. } = self.inputs;
+        let Inputs { sizes, q, v, .. } = self.inputs;
         let (span, dim) = (self.positions.len(), sizes.dim);
         let rows = span * sizes.group();
         let panels = dim.div_ceil(LANES);
@@ -169,16 +196,17 @@ impl<T: Stored> Kernel for Task<'_, T> {
         let mut sums = vec![[0.0; LANES]; rows * panels];
         let mut state = vec![Softmax::new(); rows];
         let mut scores = vec![[0.0; LANES]; rows * (TILE / LANES)];
-        let mut keys = vec![[0.0; LANES]; TILE / LANES * dim];
+        let (tiles, tile) = (sizes.keys.div_ceil(TILE), TILE / LANES * dim);
+        let columns = &self.columns[(self.batch * sizes.kv_heads + self.kv_head) * tiles * tile..][..tiles * tile];
         let mut values = vec![[0.0; LANES]; panels * TILE];
         let padding = self.inputs.padding(self.batch);
         let end = sizes.visible(self.positions.end - 1);
         for start in (padding / TILE * TILE..end).step_by(TILE) {
             let len = TILE.min(end - start);
-            pack_columns(&mut keys, dim, len, |j| k.row(self.batch, self.kv_head, start + j));
             pack_rows(s, &mut values, TILE, len, dim, |j| v.row(self.batch, self.kv_head, start + j));
             let left = Left { data: &queries, stride: dim, depth: dim };
-            let right = Right { panels: &keys, stride: dim, count: len.div_ceil(LANES) };
+            let panels_of_tile = &columns[start / TILE * tile..][..tile];
+            let right = Right { panels: panels_of_tile, stride: dim, count: len.div_ceil(LANES) };
             product(s, left, 0..rows, right, &mut Set { to: &mut scores, stride: TILE / LANES });
             for r in 0..rows {
                 let seen = sizes.visible(self.positions.start + r % span).min(start + len).saturating_sub(start);

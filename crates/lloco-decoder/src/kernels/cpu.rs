@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 pub(crate) enum Isa {
     /// Nothing beyond the compiler's target.
     Portable,
-    /// AVX2 and FMA.
+    /// AVX2, FMA and F16C.
     Avx2,
     /// AVX-512 F and BW.
     Avx512,
@@ -22,35 +22,51 @@ pub(crate) enum Isa {
 
 impl Isa {
     /// All of them, poorest first.
-    #[cfg(test)]
-    pub(crate) const ALL: [Isa; 5] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
+    const ALL: [Isa; 5] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
 
-    /// The richest set that this machine can run.
+    /// The set to use: the richest that this machine can run, or one that the environment variable `LLOCO_KERNELS` names,
+    /// if this machine can run that (`portable`, `avx2`, `avx512`, `avx512bf16`, `amx`). Asked once.
     pub(crate) fn best() -> Self {
         static BEST: OnceLock<Isa> = OnceLock::new();
-        *BEST.get_or_init(detect)
+        *BEST.get_or_init(|| {
+            let Some(name) = std::env::var_os("LLOCO_KERNELS") else { return Self::richest() };
+            let named = Isa::ALL.into_iter().find(|isa| name.eq_ignore_ascii_case(format!("{isa:?}")));
+            match named.filter(|isa| *isa <= Self::richest()) {
+                Some(isa) => isa,
+                None => {
+                    tracing::warn!(?name, used = ?Self::richest(), "LLOCO_KERNELS names no instructions of this CPU");
+                    Self::richest()
+                }
+            }
+        })
+    }
+
+    /// The richest set that this machine can run.
+    fn richest() -> Self {
+        static RICHEST: OnceLock<Isa> = OnceLock::new();
+        *RICHEST.get_or_init(detect)
     }
 
     /// The sets that this machine can run, poorest first; tests run on each.
     #[cfg(test)]
     pub(crate) fn available() -> impl Iterator<Item = Isa> {
-        Isa::ALL.into_iter().filter(|isa| *isa <= Isa::best())
+        Isa::ALL.into_iter().filter(|isa| *isa <= Isa::richest())
     }
 
     /// Runs `kernel` in code compiled for this set.
     ///
     /// # Panics
-    /// Where the machine lacks it: only [`Isa::best`] hands out sets.
+    /// Where the machine lacks it: [`Isa::best`] names none of those.
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Out {
-        assert!(self <= Isa::best(), "{self:?} asked for, this machine has {:?}", Isa::best());
+        assert!(self <= Isa::richest(), "{self:?} asked for, this machine has {:?}", Isa::richest());
         match self {
             Isa::Portable => kernel.run(Portable),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `self <= best()`, so `detect` has found AVX2 and FMA.
+            // SAFETY: `self <= richest()`, so `detect` has found AVX2, FMA and F16C.
             Isa::Avx2 => unsafe { run_avx2(kernel) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `self <= best()`, so `detect` has found AVX-512 F and BW.
+            // SAFETY: `self <= richest()`, so `detect` has found AVX-512 F and BW.
             Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => unsafe { run_avx512(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => kernel.run(Portable),
@@ -67,14 +83,14 @@ pub(crate) trait Kernel {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn run_avx2<K: Kernel>(kernel: K) -> K::Out {
     // SAFETY: this function's own features.
     kernel.run(unsafe { Avx2::new() })
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
 fn run_avx512<K: Kernel>(kernel: K) -> K::Out {
     // SAFETY: this function's own features.
     kernel.run(unsafe { Avx512::new() })
@@ -87,7 +103,8 @@ fn detect() -> Isa {
 
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Isa {
-    if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    if !avx2 {
         Isa::Portable
     } else if !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")) {
         Isa::Avx2

@@ -152,7 +152,10 @@ fn values<'v, S: Simd, T: Stored, const B: usize>(
     block: usize,
 ) -> usize {
     let sums = &mut sums[block..block + B];
-    let mut acc: [S::F; B] = std::array::from_fn(|b| s.mul(s.load(&sums[b]), s.splat(shrink)));
+    let mut acc = [s.splat(0.0); B];
+    for b in 0..B {
+        acc[b] = s.mul(s.load(&sums[b]), s.splat(shrink));
+    }
     for (j, weight) in weights.iter().enumerate() {
         let value: &[[T; LANES]] = &row(j).as_chunks().0[block..block + B];
         for b in 0..B {

@@ -15,8 +15,9 @@ use burn::backend::{
     backend_extension,
     tensor::FloatTensor,
 };
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Element, Tensor, TensorData};
 use burn_flex::FlexTensor;
+use half::{bf16, f16};
 use std::sync::Arc;
 
 /// Whether `x` is an f32 tensor on the flex backend, with autodiff or without: what the functions here take.
@@ -31,7 +32,8 @@ pub(crate) fn linear(x: Tensor<3>, w: &PackedLinear) -> Tensor<3> {
 
 /// Causal grouped-query attention: `q` `[batch, queries, heads, dim]`, `k` and `v` `[batch, kv_heads, keys, dim]` ->
 /// `[batch, queries, heads * dim]`. Query `i` of row `b` sees keys `padding[b] ..= i + keys - queries`; one that sees
-/// none gives 0. Keys and values may be any views whose last dimension is dense; they are not copied.
+/// none gives 0. Keys and values may be any views whose last dimension is dense; they are not copied. Without gradients
+/// they may be f16 or bf16.
 pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize]) -> Tensor<3> {
     let [batch, queries, heads, dim] = q.dims();
     let padding = padding.into();
@@ -56,6 +58,15 @@ pub(crate) fn swiglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
     Tensor::from_dispatch(Dispatch::swiglu(gate.into_dispatch(), up.into_dispatch()))
 }
 
+/// The cross entropy (in nats) of each row of `hidden` `[rows, width]` against its target under the frozen head
+/// `[vocabulary, width]`, `[rows]`. The logits of all rows never exist together.
+///
+/// # Panics
+/// If there are not as many targets as rows, or one is not below the vocabulary's size.
+pub(crate) fn cross_entropy(hidden: Tensor<2>, head: &PackedLinear, targets: &[u32]) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::head_loss(hidden.into_dispatch(), head.clone(), targets.into()))
+}
+
 /// The kernels as backend operations.
 #[backend_extension(Flex, Autodiff)]
 trait Kernels: Backend {
@@ -75,6 +86,7 @@ trait Kernels: Backend {
         padding: Arc<[usize]>,
     ) -> FloatTensor<Self>;
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn head_loss(hidden: FloatTensor<Self>, head: PackedLinear, targets: Arc<[u32]>) -> FloatTensor<Self>;
 }
 
 impl Kernels for Flex {
@@ -102,6 +114,10 @@ impl Kernels for Flex {
         let mut out = vec![0.0; numbers(&gate).len()];
         super::swiglu::swiglu(Isa::best(), numbers(&gate), numbers(&up), &mut out);
         tensor(out, shape(&gate))
+    }
+
+    fn head_loss(hidden: FlexTensor, head: PackedLinear, targets: Arc<[u32]>) -> FlexTensor {
+        losses(hidden, &head, &targets, None)
     }
 }
 
@@ -167,6 +183,20 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             OpsKind::UnTracked(prep) => prep.finish(out),
         }
     }
+
+    fn head_loss(hidden: FloatTensor<Self>, head: PackedLinear, targets: Arc<[u32]>) -> FloatTensor<Self> {
+        let (hidden, node) = hidden.into_parts();
+        match LossGrad.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                // The gradient of each row's loss comes out beside it; the way back only weights the rows.
+                let mut slopes = vec![0.0; hidden.layout().num_elements()];
+                let shape = shape(&hidden);
+                let out = losses(hidden, &head, &targets, Some(&mut slopes));
+                prep.finish(tensor(slopes, shape), out)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(losses(hidden, &head, &targets, None)),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -194,7 +224,7 @@ impl Backward<Flex, 3> for AttentionGrad {
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let (heads, out, lse) = &ops.state;
         let saved = Saved { out: numbers(out), lse, grad: numbers(&grad) };
-        let found = attention_backward(Isa::best(), heads.inputs(), saved);
+        let found = attention_backward(Isa::best(), heads.inputs::<f32>(), saved);
         let shapes = [shape(&heads.q), shape(&heads.k), shape(&heads.v)];
         for ((node, grad), shape) in ops.parents.into_iter().zip([found.q, found.k, found.v]).zip(shapes) {
             if let Some(node) = node {
@@ -263,6 +293,34 @@ impl Backward<Flex, 2> for SwigluGrad {
     }
 }
 
+#[derive(Debug)]
+struct LossGrad;
+
+impl Backward<Flex, 1> for LossGrad {
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = dense(grads.consume::<Flex>(&ops.node));
+        if let [Some(node)] = ops.parents {
+            let shape = shape(&ops.state);
+            let mut out = numbers(&ops.state).to_vec();
+            for (row, weight) in out.chunks_exact_mut(shape[1].max(1)).zip(numbers(&grad)) {
+                row.iter_mut().for_each(|x| *x *= weight);
+            }
+            grads.register::<Flex>(node.id, tensor(out, shape));
+        }
+    }
+}
+
+/// The losses of the rows of `hidden`, and their gradients.
+fn losses(hidden: FlexTensor, head: &PackedLinear, targets: &[u32], slopes: Option<&mut [f32]>) -> FlexTensor {
+    let hidden = dense(hidden);
+    assert_eq!(shape(&hidden), [targets.len(), head.shape()[1]], "loss: {} targets, {head:?}", targets.len());
+    let mut out = vec![0.0; targets.len()];
+    super::loss::cross_entropy(Isa::best(), numbers(&hidden), head, targets, &mut out, slopes);
+    tensor(out, vec![targets.len()])
+}
+
 /// `x` `[.., cols_in]` times the transpose of `w`.
 fn product(x: &FlexTensor, w: &PackedLinear) -> FlexTensor {
     let x = dense(x.clone());
@@ -322,20 +380,28 @@ impl Heads {
         Self { q: rows(q), k: rows(k), v: rows(v), padding, sizes }
     }
 
-    fn inputs(&self) -> Inputs<'_, f32> {
+    fn inputs<T: Element + bytemuck::Pod>(&self) -> Inputs<'_, T> {
         // Queries come as [batch, row, head, dim].
         let [batch, row, head] = strides(&self.q);
-        let view =
-            |x| View { data: whole(x), offset: x.layout().start_offset(), strides: strides(x), dim: self.sizes.dim };
-        let q = View { strides: [batch, head, row], ..view(&self.q) };
-        Inputs { sizes: self.sizes, q, k: view(&self.k), v: view(&self.v), padding: &self.padding }
+        let q = View { strides: [batch, head, row], ..self.view(&self.q) };
+        Inputs { sizes: self.sizes, q, k: self.view(&self.k), v: self.view(&self.v), padding: &self.padding }
+    }
+
+    fn view<'a, T: Element + bytemuck::Pod>(&self, x: &'a FlexTensor) -> View<'a, T> {
+        let offset = x.layout().start_offset();
+        View { data: x.storage::<T>(), offset, strides: strides(x), dim: self.sizes.dim }
     }
 }
 
 fn attend(heads: &Heads, lse: Option<&mut [f32]>) -> FlexTensor {
     let shape = shape(&heads.q);
     let mut out = vec![0.0; shape.iter().product()];
-    super::attention::attention(Isa::best(), heads.inputs(), &mut out, lse);
+    let isa = Isa::best();
+    match heads.k.dtype() {
+        DType::F16 => super::attention::attention(isa, heads.inputs::<f16>(), &mut out, lse),
+        DType::BF16 => super::attention::attention(isa, heads.inputs::<bf16>(), &mut out, lse),
+        _ => super::attention::attention(isa, heads.inputs::<f32>(), &mut out, lse),
+    }
     tensor(out, shape)
 }
 

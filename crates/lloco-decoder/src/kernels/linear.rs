@@ -33,26 +33,28 @@ pub(crate) fn linear(isa: Isa, x: &[f32], w: &PackedLinear, out: &mut [f32]) {
     let rows = out.len() / n;
     assert_eq!((rows * n, rows * k), (out.len(), x.len()), "linear of shape [{n}, {k}]");
     if k == 0 {
-        out.fill(0.0);
-    } else if let (Panels::Bf16(units), true) = (w.panels(), isa >= Isa::Avx512Bf16) {
-        super::halves::linear(isa, x, units, out, [rows, k, n]);
-    } else if k % 2 == 1 {
-        // The kernels take inputs in pairs; the packed weights are zero beyond the last.
-        let padded: Vec<f32> = x.chunks_exact(k).flat_map(|row| row.iter().copied().chain([0.0])).collect();
-        run(isa, &padded, w, out, rows, k + 1);
-    } else {
-        run(isa, x, w, out, rows, k);
+        return out.fill(0.0);
     }
-}
-
-fn run(isa: Isa, x: &[f32], w: &PackedLinear, out: &mut [f32], rows: usize, k: usize) {
+    let sizes = [rows, k, n];
     match w.panels() {
-        Panels::Bf16(units) => split(isa, x, units, out, rows, k, w.shape()[0]),
-        Panels::F32(units) => split(isa, x, units, out, rows, k, w.shape()[0]),
+        Panels::Bf16(units) if isa >= Isa::Avx512Bf16 => super::halves::linear(isa, x, units, out, sizes),
+        Panels::Bf16(units) => in_pairs(isa, x, units, out, sizes),
+        Panels::F32(units) => in_pairs(isa, x, units, out, sizes),
+        Panels::Int8(blocks) => super::integer::linear(isa, x, blocks, out, sizes),
+        Panels::Q4(blocks) => super::integer::linear(isa, x, blocks, out, sizes),
     }
 }
 
-fn split<U: Unit>(isa: Isa, x: &[f32], units: &[U], out: &mut [f32], rows: usize, k: usize, n: usize) {
+/// The kernels here take inputs in pairs; the packed weights are zero beyond the last.
+fn in_pairs<U: Unit>(isa: Isa, x: &[f32], units: &[U], out: &mut [f32], [rows, k, n]: [usize; 3]) {
+    if k % 2 == 1 {
+        let padded: Vec<f32> = x.chunks_exact(k).flat_map(|row| row.iter().copied().chain([0.0])).collect();
+        return split(isa, &padded, units, out, [rows, k + 1, n]);
+    }
+    split(isa, x, units, out, [rows, k, n]);
+}
+
+fn split<U: Unit>(isa: Isa, x: &[f32], units: &[U], out: &mut [f32], [rows, k, n]: [usize; 3]) {
     let cut = Cut::new([rows, k, n], TASK_BYTES / (4 * k), 12);
     let out = Shared::new(out);
     cut.each(|rows, panels| isa.run(Task { x, units, out: &out, rows, panels, k, n, len: panel_len(k) }));
@@ -179,14 +181,18 @@ impl<U: Unit> Task<'_, U> {
         let w: [&[U]; P] = std::array::from_fn(|p| self.panel(panel + p));
         let mut sums = [[s.splat(0.0); P]; R];
         for i in 0..pairs {
+            // SAFETY: `i < pairs`, the length of all of `x` and `w`.
+            let x = |r: usize, of: usize| s.splat(unsafe { x[r].get_unchecked(i)[of] });
             for p in 0..P {
-                let even = w[p][i].even(s);
+                // SAFETY: as above.
+                let unit = unsafe { w[p].get_unchecked(i) };
+                let even = unit.even(s);
                 for r in 0..R {
-                    sums[r][p] = s.fma(even, s.splat(x[r][i][0]), sums[r][p]);
+                    sums[r][p] = s.fma(even, x(r, 0), sums[r][p]);
                 }
-                let odd = w[p][i].odd(s);
+                let odd = unit.odd(s);
                 for r in 0..R {
-                    sums[r][p] = s.fma(odd, s.splat(x[r][i][1]), sums[r][p]);
+                    sums[r][p] = s.fma(odd, x(r, 1), sums[r][p]);
                 }
             }
         }

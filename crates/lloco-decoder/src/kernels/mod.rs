@@ -7,7 +7,9 @@
 //! | `tile` | the inner loop of all matrix products |
 //! | `pack` | frozen weights in the kernels' order ([`PackedLinear`]) |
 //! | `linear`, `halves` | products with them, many rows or few: in f32 by FMA, in bf16 by tiles and dot products |
+//! | `blocks`, `integer` | weights of eight and four bits in blocks of 32, and products with them in integers |
 //! | `attention`, `decode`, `attention_grad` | causal attention without a score matrix: prefill, decoding, gradients |
+//! | `loss` | cross entropy of hidden rows under a frozen head, a few rows of logits at a time |
 //! | `norm`, `rope`, `swiglu` | what stands between the products, one pass each |
 //! | `rows`, `shared` | sharing out work and output among threads |
 //! | `extension` | the way in from burn tensors, and the gradients' way back |
@@ -16,14 +18,18 @@
 //! (`simd` and `halves`, behind types that prove the CPU has them), the system's leave for tiles (`cpu`), and outputs that threads write in
 //! disjoint pieces (`shared`). Each place says why it is sound. All slices are checked; no kernel trusts a shape.
 #![allow(unsafe_code, reason = "vector instructions, and outputs shared among threads in disjoint pieces")]
+#![allow(clippy::needless_range_loop, reason = "arrays of registers, several side by side")]
 
 mod attention;
 mod attention_grad;
+mod blocks;
 mod cpu;
 mod decode;
 mod extension;
 mod halves;
+mod integer;
 mod linear;
+mod loss;
 mod norm;
 mod pack;
 mod rope;
@@ -35,7 +41,7 @@ mod swiglu;
 mod tests;
 mod tile;
 
-pub(crate) use extension::{attention, linear, on_flex, rms_norm, rope, swiglu};
+pub(crate) use extension::{attention, cross_entropy, linear, on_flex, rms_norm, rope, swiglu};
 pub(crate) use pack::PackedLinear;
 
 use burn::{backend::DispatchDevice, tensor::Device};
@@ -43,9 +49,4 @@ use burn::{backend::DispatchDevice, tensor::Device};
 /// Whether `device` is the CPU backend that the kernels serve, with autodiff or without.
 pub(crate) fn is_flex(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
-}
-
-/// Whether packed bf16 weights are at least as fast as f32 ones: everywhere, for they are widened in registers.
-pub(crate) fn bf16_is_fast() -> bool {
-    true
 }

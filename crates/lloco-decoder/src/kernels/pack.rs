@@ -4,7 +4,9 @@
 //! The same order suits `tdpbf16ps` (a tile row is a unit), `vdpbf16ps` (a register is a unit) and plain FMA (a unit
 //! widens to two rows of sixteen f32). Inputs are padded with zeros to [`DEPTH`], outputs to sixteen.
 
+use super::blocks::{self, BLOCK, Block32, Bytes, Nibbles};
 use super::simd::{LANES, PairUnit, Simd};
+use crate::gguf::BlockType;
 use bytemuck::Zeroable;
 use half::bf16;
 use rayon::prelude::*;
@@ -29,6 +31,10 @@ pub(crate) enum Panels {
     Bf16(Vec<PairUnit>),
     /// Four bytes a weight.
     F32(Vec<WideUnit>),
+    /// Blocks of 32 inputs, 8.5 bits a weight.
+    Int8(Vec<Bytes>),
+    /// Blocks of 32 inputs, 5 bits a weight.
+    Q4(Vec<Nibbles>),
 }
 
 /// As [`PairUnit`], in f32 and with the two inputs apart.
@@ -91,6 +97,8 @@ impl std::fmt::Debug for PackedLinear {
         let kind = match self.0.panels {
             Panels::Bf16(_) => "bf16",
             Panels::F32(_) => "f32",
+            Panels::Int8(_) => "int8",
+            Panels::Q4(_) => "q4",
         };
         let [rows_out, cols_in] = self.0.shape;
         write!(f, "PackedLinear({kind} [{rows_out}, {cols_in}])")
@@ -116,6 +124,44 @@ impl PackedLinear {
         Self::new(rows_out, cols_in, Panels::F32(pack(rows_out, cols_in, |n, k| weight[n * cols_in + k])))
     }
 
+    /// Packs `weight` `[rows_out, cols_in]` as signed bytes with a scale for each 32 inputs of an output: 8.5 bits a weight.
+    /// `None` if a number is not finite, or beyond 8 million: no scale in f16 holds it.
+    ///
+    /// # Panics
+    /// If `weight` is not `rows_out * cols_in` long.
+    pub(crate) fn int8(rows_out: usize, cols_in: usize, weight: &[f32]) -> Option<Self> {
+        assert_eq!(weight.len(), rows_out * cols_in, "weight of shape [{rows_out}, {cols_in}]");
+        Some(Self::new(rows_out, cols_in, Panels::Int8(blocks::quantise(rows_out, cols_in, weight)?)))
+    }
+
+    /// Packs `weight` `[rows_out, cols_in]` as four-bit numbers with scale and minimum for each 32 inputs of an output: 5
+    /// bits a weight. `None` if a number is not finite, or beyond 65,504.
+    ///
+    /// # Panics
+    /// If `weight` is not `rows_out * cols_in` long.
+    pub(crate) fn q4(rows_out: usize, cols_in: usize, weight: &[f32]) -> Option<Self> {
+        assert_eq!(weight.len(), rows_out * cols_in, "weight of shape [{rows_out}, {cols_in}]");
+        Some(Self::new(rows_out, cols_in, Panels::Q4(blocks::quantise(rows_out, cols_in, weight)?)))
+    }
+
+    /// Reorders the blocks of a GGUF tensor `[rows_out, cols_in]`; no number changes. `None` where the numbers cannot be
+    /// kept: blocks of another type than `Q8_0`, `Q4_0` and `Q4_1`, `bytes` of another length, `cols_in` no multiple of
+    /// 32, or a scale that is not finite.
+    pub(crate) fn gguf(rows_out: usize, cols_in: usize, kind: BlockType, bytes: &[u8]) -> Option<Self> {
+        let count = rows_out.checked_mul(cols_in)?;
+        let len = (count / BLOCK).checked_mul(kind.block_bytes())?;
+        if !cols_in.is_multiple_of(BLOCK) || bytes.len() != len {
+            return None;
+        }
+        let panels = match kind {
+            BlockType::Q8_0 => Panels::Int8(blocks::from_q8_0(rows_out, cols_in, bytes)?),
+            BlockType::Q4_0 => Panels::Q4(blocks::from_q4(rows_out, cols_in, bytes, false)?),
+            BlockType::Q4_1 => Panels::Q4(blocks::from_q4(rows_out, cols_in, bytes, true)?),
+            _ => return None,
+        };
+        Some(Self::new(rows_out, cols_in, panels))
+    }
+
     fn new(rows_out: usize, cols_in: usize, panels: Panels) -> Self {
         Self(Arc::new(Packed { shape: [rows_out, cols_in], panels, transposed: OnceLock::new() }))
     }
@@ -125,12 +171,32 @@ impl PackedLinear {
         self.0.shape
     }
 
+    /// Writes row `n`, the weights of one output, to `out` `[cols_in]`.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` has another length.
+    pub(crate) fn row(&self, n: usize, out: &mut [f32]) {
+        let [rows, cols] = self.0.shape;
+        assert!(n < rows && out.len() == cols, "row {n} of shape [{rows}, {cols}] into {}", out.len());
+        let (panel, o) = (n / LANES, n % LANES);
+        let (units, blocks) = (panel * panel_len(cols), panel * blocks::panel_len(cols));
+        let mut read = |weight: &dyn Fn(usize) -> f32| out.iter_mut().enumerate().for_each(|(k, out)| *out = weight(k));
+        match &self.0.panels {
+            Panels::Bf16(all) => read(&|k| all[units + k / 2].get(o, k % 2)),
+            Panels::F32(all) => read(&|k| all[units + k / 2].get(o, k % 2)),
+            Panels::Int8(all) => read(&|k| all[blocks + k / BLOCK].get(o, k % BLOCK)),
+            Panels::Q4(all) => read(&|k| all[blocks + k / BLOCK].get(o, k % BLOCK)),
+        }
+    }
+
     /// Bytes held, the transposed copy included once it exists.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         let own = match &self.0.panels {
             Panels::Bf16(units) => size_of_val(units.as_slice()),
             Panels::F32(units) => size_of_val(units.as_slice()),
+            Panels::Int8(blocks) => size_of_val(blocks.as_slice()),
+            Panels::Q4(blocks) => size_of_val(blocks.as_slice()),
         };
         own + self.0.transposed.get().map_or(0, Self::bytes)
     }
@@ -140,14 +206,16 @@ impl PackedLinear {
         &self.0.panels
     }
 
-    /// The transposed matrix, `[cols_in, rows_out]`, for the gradient of the input. Made on first use and kept: it
-    /// doubles the memory of this weight.
+    /// The transposed matrix, `[cols_in, rows_out]`, for the gradient of the input. Made on first use and kept: as much
+    /// memory again, or two bytes a weight where blocks of inputs would become blocks of outputs: those go to bf16.
     pub(crate) fn transposed(&self) -> &Self {
         self.0.transposed.get_or_init(|| {
             let [rows, cols] = self.0.shape;
             let panels = match &self.0.panels {
                 Panels::Bf16(units) => Panels::Bf16(transpose(rows, cols, units)),
                 Panels::F32(units) => Panels::F32(transpose(rows, cols, units)),
+                Panels::Int8(blocks) => Panels::Bf16(transpose_blocks(rows, cols, blocks)),
+                Panels::Q4(blocks) => Panels::Bf16(transpose_blocks(rows, cols, blocks)),
             };
             Self::new(cols, rows, panels)
         })
@@ -178,4 +246,9 @@ fn pack<U: Unit>(rows: usize, cols: usize, weight: impl Fn(usize, usize) -> f32 
 fn transpose<U: Unit>(rows: usize, cols: usize, units: &[U]) -> Vec<U> {
     let len = panel_len(cols);
     pack(cols, rows, |n, k| units[k / LANES * len + n / 2].get(k % LANES, n % 2))
+}
+
+fn transpose_blocks<B: Block32>(rows: usize, cols: usize, blocks: &[B]) -> Vec<PairUnit> {
+    let len = blocks::panel_len(cols);
+    pack(cols, rows, |n, k| blocks[k / LANES * len + n / BLOCK].get(k % LANES, n % BLOCK))
 }

@@ -1,7 +1,9 @@
 //! The kernels on every instruction set of this machine, against plain arithmetic in f64 and burn's own operations.
 
 mod attention;
+mod blocks;
 mod linear;
+mod loss;
 mod rowwise;
 
 use burn::tensor::{Device, Tensor, TensorData};

@@ -82,9 +82,12 @@ fn tile<S: Simd, const R: usize, const P: usize>(
     let mut sums = [[s.splat(0.0); P]; R];
     for i in 0..left.depth {
         for p in 0..P {
-            let column = s.load(&w[p][i]);
+            // SAFETY: `i < depth`, the length of all of `x` and `w`. Checks here cost a tenth of the time.
+            let column = s.load(unsafe { w[p].get_unchecked(i) });
             for r in 0..R {
-                sums[r][p] = s.fma(column, s.splat(x[r][i]), sums[r][p]);
+                // SAFETY: as above.
+                let x = unsafe { *x[r].get_unchecked(i) };
+                sums[r][p] = s.fma(column, s.splat(x), sums[r][p]);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Cross entropy over the rows whose token is predicted, a few rows at a time.
 
-use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax, s};
+use burn::tensor::{Tensor, s};
 use lloco_decoder::Decoder;
 
 use super::NamedGradients;
@@ -29,7 +29,7 @@ pub struct Scored {
 /// `sum(hidden * g)` then stands for the loss in `backward`.
 ///
 /// # Errors
-/// When values cannot be read back from the device.
+/// When rows and targets do not fit the model or each other, or values cannot be read back from the device.
 pub fn cross_entropy(
     decoder: &Decoder,
     adapter: &Adapter,
@@ -38,8 +38,6 @@ pub fn cross_entropy(
     weight: f64,
 ) -> Result<Scored> {
     let tracked = hidden.is_autodiff();
-    let [_, width] = hidden.dims();
-    let device = decoder.device();
     let mut scored =
         Scored { nll: Vec::with_capacity(targets.len()), surrogate: None, gradients: NamedGradients::default() };
     let mut slopes = Vec::new();
@@ -50,10 +48,7 @@ pub fn cross_entropy(
         if tracked {
             piece = piece.autodiff().require_grad();
         }
-        let ids: Vec<i64> = targets.iter().map(|&id| i64::from(id)).collect();
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [n, 1]), device);
-        let logits = decoder.logits_with(piece.clone().reshape([1, n, width]), adapter).reshape([n as i64, -1]);
-        let nll = log_softmax(logits, 1).gather(1, ids).neg();
+        let nll = decoder.losses(piece.clone(), targets, adapter)?;
         scored.nll.extend(tensor_file::values("the loss", nll.clone())?);
         if tracked {
             let mut gradients = nll.sum().mul_scalar(weight).backward();

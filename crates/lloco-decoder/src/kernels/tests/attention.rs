@@ -2,7 +2,7 @@ use super::super::attention as on_tensors;
 use super::super::attention::{Inputs, Sizes, View, attention};
 use super::super::cpu::Isa;
 use super::{close, numbers, tensor, values};
-use burn::tensor::{Bool, Device, Tensor, TensorData, activation, s};
+use burn::tensor::{Bool, Device, FloatDType, Tensor, TensorData, activation, s};
 
 fn sizes([batch, heads, kv_heads, queries, keys, dim]: [usize; 6]) -> Sizes {
     Sizes { batch, heads, kv_heads, queries, keys, dim }
@@ -137,5 +137,21 @@ fn hidden_garbage_stays_hidden() {
         let loud = Tensor::full([1, 1, 10, 16], 1e30, &device);
         let [k, v] = [k, v].map(|x| x.slice_assign(s![.., .., 0..10, ..], loud.clone()));
         assert_eq!(values(on_tensors(q, k, v, &[10])), wanted);
+    }
+}
+
+#[test]
+fn keys_and_values_may_be_halves() {
+    let device = Device::flex();
+    for (queries, dim) in [(1, 64), (40, 64), (3, 20)] {
+        let q = tensor::<4>([1, queries, 4, dim], 1, &device);
+        let [k, v] = [2, 3].map(|seed| tensor::<4>([1, 2, 130, dim], seed, &device));
+        for dtype in [FloatDType::F16, FloatDType::BF16] {
+            let halves = [&k, &v].map(|x| x.clone().cast(dtype));
+            let rounded = halves.clone().map(|x| x.cast(FloatDType::F32));
+            let ([k, v], [rk, rv]) = (halves, rounded);
+            let wanted = values(on_tensors(q.clone(), rk, rv, &[3]));
+            assert_eq!(values(on_tensors(q.clone(), k, v, &[3])), wanted, "{dtype:?}");
+        }
     }
 }

@@ -1,0 +1,193 @@
+//! Sixteen lanes in one `zmm`: AVX-512 F and BW.
+
+use super::{Block, LANES, PairUnit, Simd, pair, quad};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+
+/// AVX-512 F and BW: one `zmm`.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// # Safety
+    /// The CPU must have AVX-512 F and BW.
+    pub(crate) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// A call of AVX-512 intrinsics. SAFETY of all of them: `self` exists only where the CPU has AVX-512 F and BW, and
+/// memory is reached through references to arrays of the full width, unaligned loads and stores.
+macro_rules! avx512 {
+    ($e:expr) => {
+        // SAFETY: see the macro.
+        unsafe { $e }
+    };
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+    const WIDE: bool = true;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        avx512!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    fn load(self, from: &Block) -> __m512 {
+        avx512!(_mm512_loadu_ps(from.as_ptr()))
+    }
+    #[inline(always)]
+    fn store(self, to: &mut Block, x: __m512) {
+        avx512!(_mm512_storeu_ps(to.as_mut_ptr(), x))
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[bf16; LANES]) -> __m512 {
+        avx512!({
+            let half = _mm256_loadu_si256(from.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+        })
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        avx512!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        avx512!(_mm512_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        avx512!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        avx512!(_mm512_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        avx512!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        avx512!(_mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        avx512!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn round(self, a: __m512) -> __m512 {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        avx512!(_mm512_roundscale_ps::<NEAREST>(a))
+    }
+    #[inline(always)]
+    fn exp2_int(self, n: __m512) -> __m512 {
+        avx512!({
+            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
+        })
+    }
+    #[inline(always)]
+    fn sum(self, a: __m512) -> f32 {
+        avx512!(_mm512_reduce_add_ps(a))
+    }
+    #[inline(always)]
+    fn max_lane(self, a: __m512) -> f32 {
+        avx512!(_mm512_reduce_max_ps(a))
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[f16; LANES]) -> __m512 {
+        avx512!(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())))
+    }
+
+    type I = __m512i;
+
+    #[inline(always)]
+    fn zero(self) -> __m512i {
+        avx512!(_mm512_setzero_si512())
+    }
+    #[inline(always)]
+    fn load_pairs(self, from: &[[i16; 2]; LANES]) -> __m512i {
+        avx512!(_mm512_loadu_si512(from.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn store_pairs(self, to: &mut [[i16; 2]; LANES], x: __m512i) {
+        avx512!(_mm512_storeu_si512(to.as_mut_ptr().cast(), x))
+    }
+    #[inline(always)]
+    fn splat_pair(self, x: [i16; 2]) -> __m512i {
+        avx512!(_mm512_set1_epi32(pair(x)))
+    }
+    #[inline(always)]
+    fn dot_pairs(self, sum: __m512i, x: __m512i, y: __m512i) -> __m512i {
+        avx512!(_mm512_add_epi32(sum, _mm512_madd_epi16(x, y)))
+    }
+    #[inline(always)]
+    fn to_int(self, x: __m512) -> __m512i {
+        avx512!(_mm512_cvtps_epi32(x))
+    }
+    #[inline(always)]
+    fn store_int(self, to: &mut [i32; LANES], x: __m512i) {
+        avx512!(_mm512_storeu_si512(to.as_mut_ptr().cast(), x))
+    }
+    #[inline(always)]
+    fn to_float(self, x: __m512i) -> __m512 {
+        avx512!(_mm512_cvtepi32_ps(x))
+    }
+    #[inline(always)]
+    fn widen_i8(self, from: &[[i8; 2]; LANES]) -> __m512i {
+        avx512!(_mm512_cvtepi8_epi16(_mm256_loadu_si256(from.as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn load_quads(self, from: &[[u8; 4]; LANES]) -> __m512i {
+        avx512!(_mm512_loadu_si512(from.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn store_quads(self, to: &mut [[u8; 4]; LANES], x: __m512i) {
+        avx512!(_mm512_storeu_si512(to.as_mut_ptr().cast(), x))
+    }
+    #[inline(always)]
+    fn splat_quad(self, x: [i8; 4]) -> __m512i {
+        avx512!(_mm512_set1_epi32(quad(x)))
+    }
+    #[inline(always)]
+    fn nibbles(self, x: __m512i) -> [__m512i; 2] {
+        avx512!({
+            let mask = _mm512_set1_epi8(15);
+            [_mm512_and_si512(x, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(x), mask)]
+        })
+    }
+    #[inline(always)]
+    fn dot_quads(self, sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
+        avx512!(_mm512_add_epi16(sums, _mm512_maddubs_epi16(x, y)))
+    }
+    #[inline(always)]
+    fn add_pairs(self, x: __m512i) -> __m512i {
+        avx512!(_mm512_madd_epi16(x, _mm512_set1_epi16(1)))
+    }
+    #[inline(always)]
+    fn even(self, unit: &PairUnit) -> __m512 {
+        avx512!({
+            let pairs = _mm512_load_si512(std::ptr::from_ref(unit).cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs))
+        })
+    }
+    #[inline(always)]
+    fn odd(self, unit: &PairUnit) -> __m512 {
+        avx512!({
+            let pairs = _mm512_load_si512(std::ptr::from_ref(unit).cast());
+            let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            _mm512_castsi512_ps(_mm512_and_si512(pairs, mask))
+        })
+    }
+    #[inline(always)]
+    fn flush_exp(self, x: __m512, y: __m512) -> __m512 {
+        avx512!({
+            let low = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_set1_ps(-87.33655));
+            let high = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_set1_ps(88.72284));
+            let y = _mm512_mask_mov_ps(y, low, _mm512_setzero_ps());
+            _mm512_mask_mov_ps(y, high, _mm512_set1_ps(f32::INFINITY))
+        })
+    }
+}
