@@ -21,9 +21,15 @@ pub struct ModelArgs {
     #[arg(long, default_value = "cpu")]
     pub device: String,
 
-    /// Float type of the model's weights
-    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "f32", "bf16"])
-        .map(|name| match name.as_str() { "f32" => WeightType::F32, "bf16" => WeightType::Bf16, _ => WeightType::Auto }))]
+    /// Type of the model's weights in memory; int8 and q4 on the CPU only
+    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(["auto", "f32", "bf16", "int8", "q4"])
+        .map(|name| match name.as_str() {
+            "f32" => WeightType::F32,
+            "bf16" => WeightType::Bf16,
+            "int8" => WeightType::Int8,
+            "q4" => WeightType::Q4,
+            _ => WeightType::Auto,
+        }))]
     pub weights: WeightType,
 }
 
