@@ -20,7 +20,7 @@ fn linear(criterion: &mut Criterion) {
         let limit = limit::product_rate(weights, &device);
         let mut group = Group::new(criterion, &format!("linear/{weights:?}"));
         for (name, rows, columns) in SHAPES {
-            let projection = Projection::random(rows, columns, weights, &device);
+            let projection = Projection::random(rows, columns, weights, &device).unwrap();
             for inputs in [1, 512] {
                 let x = Tensor::<3>::random([1, inputs, columns], Distribution::Default, &device);
                 let operations = 2 * inputs * rows * columns;
@@ -44,7 +44,8 @@ fn linear(criterion: &mut Criterion) {
 }
 
 /// How weights are held, and the bytes that each takes.
-const TYPES: [(WeightType, f64); 2] = [(WeightType::F32, 4.0), (WeightType::Bf16, 2.0)];
+const TYPES: [(WeightType, f64); 4] =
+    [(WeightType::F32, 4.0), (WeightType::Bf16, 2.0), (WeightType::Int8, 34.0 / 32.0), (WeightType::Q4, 20.0 / 32.0)];
 
 criterion_group!(benches, linear);
 criterion_main!(benches);

@@ -79,7 +79,11 @@ impl Subject {
     pub fn step_bytes(&self, past: usize) -> f64 {
         let (weight, number) = match weights() {
             Ok(WeightType::F32) => (4.0, 4.0),
-            _ => (2.0, 4.0),
+            Ok(WeightType::Bf16) => (2.0, 4.0),
+            Ok(WeightType::Q4) => (20.0 / 32.0, 4.0),
+            // Of the default model with all types below two bytes: a head of 28.3 million weights in 34 bytes for 32, 106.2
+            // million other weights in 20 bytes for 32.
+            _ => (0.717, 4.0),
         };
         self.cost().step_bytes(past, weight, number)
     }
@@ -179,7 +183,9 @@ fn weights() -> Result<WeightType> {
         Err(_) | Ok("auto") => WeightType::Auto,
         Ok("f32") => WeightType::F32,
         Ok("bf16") => WeightType::Bf16,
-        Ok(other) => return Err(format!("LLOCO_WEIGHTS={other}: expected auto, f32 or bf16").into()),
+        Ok("int8") => WeightType::Int8,
+        Ok("q4") => WeightType::Q4,
+        Ok(other) => return Err(format!("LLOCO_WEIGHTS={other}: expected auto, f32, bf16, int8 or q4").into()),
     })
 }
 

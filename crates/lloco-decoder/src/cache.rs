@@ -7,7 +7,8 @@ use crate::Decoder;
 /// The KV cache of a batch: for each layer keys and values `[batch, kv_heads, capacity, head_dim]`.
 ///
 /// Appending writes behind what is there and never moves it, as long as the capacity given at the start
-/// suffices; beyond it the buffers double. [`truncate`](Self::truncate) forgets the newest positions.
+/// suffices; beyond it the buffers double. On the CPU backend `flex` the numbers are f16, unless the weights are
+/// [`F32`](crate::WeightType::F32); elsewhere they are of the activations' type. [`truncate`](Self::truncate) forgets the newest positions.
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<LayerCache>,
@@ -76,6 +77,10 @@ impl LayerCache {
 
 impl Buffer {
     fn append(&mut self, len: usize, new: Tensor<4>) -> Tensor<4> {
+        let new = match &self.0 {
+            Some(buffer) if buffer.dtype() != new.dtype() => new.cast(buffer.dtype()),
+            _ => new,
+        };
         let end = len + new.dims()[2];
         let buffer = match self.0.take() {
             Some(buffer) if buffer.dims()[2] >= end => buffer.slice_assign(s![.., .., len..end, ..], new),
@@ -95,5 +100,5 @@ impl Buffer {
 
 fn zeros(shape: [usize; 4], decoder: &Decoder) -> Tensor<4> {
     let device: &Device = decoder.device();
-    Tensor::zeros(shape, (device, DType::from(decoder.dtype())))
+    Tensor::zeros(shape, (device, DType::from(decoder.cache_dtype())))
 }

@@ -19,6 +19,8 @@ pub struct Decoder {
     device: Device,
     /// Float type of activations.
     dtype: FloatDType,
+    /// Float type of keys and values in a cache.
+    cache_dtype: FloatDType,
     /// `[vocab, hidden]`.
     embed_tokens: Weight,
     layers: Vec<Layer>,
@@ -99,6 +101,7 @@ impl Decoder {
         let layers =
             (0..config.num_hidden_layers).map(|layer| Layer::load(checkpoint, &config, layer, weights, device));
         let decoder = Self {
+            cache_dtype: cache_dtype(weights, device),
             dtype: if on_cpu(device) || weights == WeightType::F32 { FloatDType::F32 } else { FloatDType::BF16 },
             embed_tokens,
             layers: layers.collect::<Result<_>>()?,
@@ -122,9 +125,9 @@ impl Decoder {
         &self.device
     }
 
-    /// The float type of activations.
-    pub(crate) fn dtype(&self) -> FloatDType {
-        self.dtype
+    /// The float type of keys and values in a cache.
+    pub(crate) fn cache_dtype(&self) -> FloatDType {
+        self.cache_dtype
     }
 
     /// Looks token ids up: `[1, ids.len(), hidden]`.
@@ -287,6 +290,15 @@ fn resolve(weights: WeightType, device: &Device) -> WeightType {
         WeightType::Auto => WeightType::Bf16,
         chosen => chosen,
     }
+}
+
+/// What a cache holds: halves where kernels read them or activations are halves anyway.
+fn cache_dtype(weights: WeightType, device: &Device) -> FloatDType {
+    #[cfg(feature = "flex")]
+    if kernels::is_flex(device) && weights != WeightType::F32 {
+        return FloatDType::F16;
+    }
+    if on_cpu(device) || weights == WeightType::F32 { FloatDType::F32 } else { FloatDType::BF16 }
 }
 
 /// Whether activations stay f32 whatever the weights are.

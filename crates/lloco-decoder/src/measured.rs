@@ -2,22 +2,27 @@
 
 use burn::tensor::{Device, Distribution, Tensor};
 
-use crate::{WeightType, linear::Linear, ops};
+use crate::{Error, Result, WeightType, ops, weight::Weight};
 
 /// A frozen projection of random weights.
 #[derive(Debug)]
-pub struct Projection(Linear);
+pub struct Projection(Weight);
 
 impl Projection {
     /// Weights `[rows, columns]`, held as `weights`.
-    pub fn random(rows: usize, columns: usize, weights: WeightType, device: &Device) -> Self {
+    ///
+    /// # Errors
+    /// For weights that the device does not compute with.
+    pub fn random(rows: usize, columns: usize, weights: WeightType, device: &Device) -> Result<Self> {
         let values = Tensor::<2>::random([rows, columns], Distribution::Normal(0.0, 0.02), device).into_data();
-        Self(Linear::from_data(values, [rows, columns], weights, device))
+        let weight = Weight::new(values.iter::<f32>().collect(), [rows, columns], weights, device)?;
+        let mismatch = || Error::Mismatch { what: "random weights", expected: "finite".into(), found: "others".into() };
+        Ok(Self(weight.ok_or_else(mismatch)?))
     }
 
     /// `x` `[batch, seq, columns]` -> `[batch, seq, rows]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.0.forward(x)
+        self.0.product(x)
     }
 }
 

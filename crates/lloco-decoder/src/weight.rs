@@ -33,13 +33,46 @@ impl Weight {
         device: &Device,
     ) -> Result<Self> {
         #[cfg(feature = "flex")]
-        if kernels::is_flex(device) {
-            return Ok(Self::Packed(pack(checkpoint, name, shape, weights)?));
+        if kernels::is_flex(device)
+            && let Some((kind, bytes)) = checkpoint.blocks(name, &shape)?
+            && keeps(weights, kind)
+            && let Some(packed) = PackedLinear::gguf(shape[0], shape[1], kind, &bytes)
+        {
+            return Ok(Self::Packed(packed));
         }
-        let weight = Tensor::<2>::from_data(checkpoint.tensor(name, &shape)?, device);
+        Self::new(checkpoint.values(name, &shape)?, shape, weights, device)?.ok_or_else(|| Error::Malformed {
+            path: checkpoint.path().to_path_buf(),
+            detail: format!(
+                "tensor `{name}` holds a number that is not finite or too large for {weights:?}; load it as F32 to look at it"
+            ),
+        })
+    }
+
+    /// Holds `values`; `None` if one does not fit the type.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] for a type that the device does not compute with.
+    pub(crate) fn new(
+        values: Vec<f32>,
+        shape: [usize; 2],
+        weights: WeightType,
+        device: &Device,
+    ) -> Result<Option<Self>> {
+        #[cfg(feature = "flex")]
+        if kernels::is_flex(device) {
+            let [rows, columns] = shape;
+            let packed = match weights {
+                WeightType::F32 => Some(PackedLinear::f32(rows, columns, &values)),
+                WeightType::Auto | WeightType::Bf16 => Some(PackedLinear::bf16(rows, columns, &values)),
+                WeightType::Int8 => PackedLinear::int8(rows, columns, &values),
+                WeightType::Q4 => PackedLinear::q4(rows, columns, &values),
+            };
+            return Ok(packed.map(Self::Packed));
+        }
+        let weight = Tensor::<2>::from_data(TensorData::new(values, shape), device);
         match weights {
-            WeightType::F32 => Ok(Self::Dense(weight)),
-            WeightType::Auto | WeightType::Bf16 => Ok(Self::Dense(weight.cast(FloatDType::BF16))),
+            WeightType::F32 => Ok(Some(Self::Dense(weight))),
+            WeightType::Auto | WeightType::Bf16 => Ok(Some(Self::Dense(weight.cast(FloatDType::BF16)))),
             WeightType::Int8 | WeightType::Q4 => Err(Error::InvalidSetting {
                 field: "weights",
                 value: format!("{weights:?}"),
@@ -100,31 +133,6 @@ impl Weight {
             }
         }
     }
-}
-
-/// Packs the tensor `name`.
-#[cfg(feature = "flex")]
-fn pack(checkpoint: &Checkpoint, name: &str, shape: [usize; 2], weights: WeightType) -> Result<PackedLinear> {
-    let [rows, columns] = shape;
-    if let Some((kind, bytes)) = checkpoint.blocks(name, &shape)?
-        && keeps(weights, kind)
-        && let Some(packed) = PackedLinear::gguf(rows, columns, kind, &bytes)
-    {
-        return Ok(packed);
-    }
-    let values = checkpoint.values(name, &shape)?;
-    let packed = match weights {
-        WeightType::F32 => Some(PackedLinear::f32(rows, columns, &values)),
-        WeightType::Auto | WeightType::Bf16 => Some(PackedLinear::bf16(rows, columns, &values)),
-        WeightType::Int8 => PackedLinear::int8(rows, columns, &values),
-        WeightType::Q4 => PackedLinear::q4(rows, columns, &values),
-    };
-    packed.ok_or_else(|| Error::Malformed {
-        path: checkpoint.path().to_path_buf(),
-        detail: format!(
-            "tensor `{name}` holds a number that is not finite or too large for {weights:?}; load it as F32 to look at it"
-        ),
-    })
 }
 
 /// Whether blocks of `kind` serve as they are where `weights` is asked for.

@@ -106,6 +106,7 @@ impl<T: Stored> Kernel for Task<'_, T> {
         let mut state = vec![Softmax::new(); rows];
         let mut sums: Vec<Block> = vec![[0.0; LANES]; rows * blocks];
         let mut scores = vec![[[0.0; LANES]; TILE / LANES]; rows];
+        let mut wide: Vec<Block> = vec![[0.0; LANES]; if rows > 1 { TILE * blocks } else { 0 }];
         let padding = self.inputs.padding(self.batch);
         for start in (self.keys.start..self.keys.end).step_by(TILE) {
             let len = TILE.min(self.keys.end - start);
@@ -114,30 +115,80 @@ impl<T: Stored> Kernel for Task<'_, T> {
             }
             for j in 0..len {
                 let key: &[[T; LANES]] = k.row(self.batch, self.kv_head, start + j).as_chunks().0;
-                for (query, scores) in queries.chunks_exact(blocks).zip(&mut scores) {
-                    let mut sum = s.splat(0.0);
-                    for (query, key) in query.iter().zip(key) {
-                        sum = s.fma(s.load(query), T::load(s, key), sum);
-                    }
-                    scores[j / LANES][j % LANES] = s.sum(sum);
+                let mut block = 0;
+                while block < blocks {
+                    block += match blocks - block {
+                        4.. => dots::<S, T, 4>(s, key, &queries, &mut scores, j, block),
+                        2.. => dots::<S, T, 2>(s, key, &queries, &mut scores, j, block),
+                        _ => dots::<S, T, 1>(s, key, &queries, &mut scores, j, block),
+                    };
+                }
+            }
+            // Several rows share the values: they are widened once.
+            for j in 0..if rows > 1 { len } else { 0 } {
+                let value: &[[T; LANES]] = v.row(self.batch, self.kv_head, start + j).as_chunks().0;
+                for (wide, value) in wide[j * blocks..(j + 1) * blocks].iter_mut().zip(value) {
+                    s.store(wide, T::load(s, value));
                 }
             }
             for r in 0..rows {
                 let seen = sizes.visible(r % sizes.queries).min(start + len).saturating_sub(start);
                 let shrink = state[r].tile(s, &mut scores[r], padding.saturating_sub(start)..seen);
                 let weights = &scores[r].as_flattened()[..len];
-                let row = |j: usize| v.row(self.batch, self.kv_head, start + j);
                 let sums = &mut sums[r * blocks..(r + 1) * blocks];
-                let mut block = 0;
-                while block < blocks {
-                    block += match blocks - block {
-                        4.. => values::<S, T, 4>(s, weights, row, shrink, sums, block),
-                        _ => values::<S, T, 1>(s, weights, row, shrink, sums, block),
-                    };
+                if rows > 1 {
+                    all_values(s, weights, |j| &wide[j * blocks..(j + 1) * blocks], shrink, sums);
+                } else {
+                    let row = |j: usize| v.row(self.batch, self.kv_head, start + j).as_chunks().0;
+                    all_values(s, weights, row, shrink, sums);
                 }
             }
         }
         Partial { state, sums }
+    }
+}
+
+/// The share of `B` blocks in the products of key `j` with all queries; the key is read once. Returns `B`.
+#[inline(always)]
+fn dots<S: Simd, T: Stored, const B: usize>(
+    s: S,
+    key: &[[T; LANES]],
+    queries: &[Block],
+    scores: &mut [[Block; TILE / LANES]],
+    j: usize,
+    block: usize,
+) -> usize {
+    let mut wide = [s.splat(0.0); B];
+    for b in 0..B {
+        wide[b] = T::load(s, &key[block + b]);
+    }
+    for (query, scores) in queries.chunks_exact(key.len()).zip(scores) {
+        let query = &query[block..block + B];
+        let mut sum = s.mul(s.load(&query[0]), wide[0]);
+        for b in 1..B {
+            sum = s.fma(s.load(&query[b]), wide[b], sum);
+        }
+        let score = &mut scores[j / LANES][j % LANES];
+        *score = if block == 0 { s.sum(sum) } else { *score + s.sum(sum) };
+    }
+    B
+}
+
+/// Adds the weighted values to all blocks of `sums`, which shrink first.
+#[inline(always)]
+fn all_values<'v, S: Simd, T: Stored>(
+    s: S,
+    weights: &[f32],
+    row: impl Fn(usize) -> &'v [[T; LANES]] + Copy,
+    shrink: f32,
+    sums: &mut [Block],
+) {
+    let (mut block, blocks) = (0, sums.len());
+    while block < blocks {
+        block += match blocks - block {
+            4.. => values::<S, T, 4>(s, weights, row, shrink, sums, block),
+            _ => values::<S, T, 1>(s, weights, row, shrink, sums, block),
+        };
     }
 }
 
@@ -146,7 +197,7 @@ impl<T: Stored> Kernel for Task<'_, T> {
 fn values<'v, S: Simd, T: Stored, const B: usize>(
     s: S,
     weights: &[f32],
-    row: impl Fn(usize) -> &'v [T],
+    row: impl Fn(usize) -> &'v [[T; LANES]],
     shrink: f32,
     sums: &mut [Block],
     block: usize,
@@ -157,7 +208,7 @@ fn values<'v, S: Simd, T: Stored, const B: usize>(
         acc[b] = s.mul(s.load(&sums[b]), s.splat(shrink));
     }
     for (j, weight) in weights.iter().enumerate() {
-        let value: &[[T; LANES]] = &row(j).as_chunks().0[block..block + B];
+        let value = &row(j)[block..block + B];
         for b in 0..B {
             acc[b] = s.fma(s.splat(*weight), T::load(s, &value[b]), acc[b]);
         }

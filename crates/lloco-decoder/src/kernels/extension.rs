@@ -37,6 +37,9 @@ pub(crate) fn linear(x: Tensor<3>, w: &PackedLinear) -> Tensor<3> {
 pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize]) -> Tensor<3> {
     let [batch, queries, heads, dim] = q.dims();
     let padding = padding.into();
+    // The way back is in f32 alone.
+    let wide = |x: Tensor<4>| if q.is_autodiff() && x.dtype() != DType::F32 { x.cast(DType::F32) } else { x };
+    let (k, v) = (wide(k), wide(v));
     let out = Dispatch::causal_attention(q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), padding);
     Tensor::<4>::from_dispatch(out).reshape([batch, queries, heads * dim])
 }
