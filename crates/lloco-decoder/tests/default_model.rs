@@ -57,3 +57,26 @@ fn default_model_parity() {
         assert_eq!(greedy, run.greedy, "{:?}", run.prompt);
     }
 }
+
+/// What the other types cost on the same texts, in nats a token. Few tokens: a guard, not a measurement.
+#[test]
+#[ignore = "needs the default model's GGUF file"]
+fn other_weights_stay_near() {
+    let path = std::env::var_os("LLOCO_GGUF").expect("LLOCO_GGUF names the file");
+    let checkpoint = Checkpoint::open(path).unwrap();
+    let types = [(WeightType::Bf16, 0.01), (WeightType::Auto, 0.02), (WeightType::Int8, 0.02), (WeightType::Q4, 0.1)];
+    let found = types.map(|(weights, tolerance)| {
+        let decoder = Decoder::load(&checkpoint, weights, &Device::flex()).unwrap();
+        let (mut sum, mut wanted, mut tokens) = (0.0, 0.0, 0);
+        for run in runs() {
+            let hidden = decoder.forward(decoder.embed(&run.ids).unwrap(), Pass::default()).unwrap();
+            let rows = run.ids.len() - 1;
+            let hidden = hidden.squeeze_dim::<2>(0).slice(s![0..rows, ..]);
+            sum += decoder.losses(hidden, &run.ids[1..], &NoAdapter).unwrap().into_data().iter::<f32>().sum::<f32>();
+            wanted += run.mean_nll * rows as f32;
+            tokens += rows;
+        }
+        (weights, (sum - wanted) / tokens as f32, tolerance, tokens)
+    });
+    assert!(found.iter().all(|(_, distance, tolerance, _)| distance.abs() < *tolerance), "{found:?}");
+}
