@@ -37,7 +37,7 @@ fn attention(criterion: &mut Criterion) {
         );
     }
     drop(group);
-    let bandwidth = limit::bandwidth();
+    let bandwidth = limit::bandwidth_of(&device);
     let mut group = Group::new(criterion, "attention/decode");
     for past in [1024, 8192, 65_536] {
         let Some(seconds) = group.time(&format!("{past} positions"), 1, work(1, past, &device)) else { continue };

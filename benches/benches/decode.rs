@@ -7,7 +7,7 @@ use lloco_benches::{Group, Subject, limit};
 
 fn decode(criterion: &mut Criterion) {
     let subject = Subject::load().unwrap();
-    let limit = limit::bandwidth();
+    let limit = limit::bandwidth_of(subject.decoder().device());
     let mut group = Group::new(criterion, "decode");
     for past in [64, 1024, 4096] {
         let case = format!("{past} positions");

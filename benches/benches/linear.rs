@@ -15,7 +15,7 @@ const SHAPES: [(&str, usize, usize); 4] =
 
 fn linear(criterion: &mut Criterion) {
     let device = device(&std::env::var("LLOCO_DEVICE").unwrap_or_else(|_| "cpu".into())).unwrap();
-    let bandwidth = limit::bandwidth();
+    let bandwidth = limit::bandwidth_of(&device);
     for (weights, bytes) in TYPES {
         let limit = limit::product_rate(weights, &device);
         let mut group = Group::new(criterion, &format!("linear/{weights:?}"));

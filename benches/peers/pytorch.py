@@ -1,6 +1,6 @@
-"""The cases of `measure`, in PyTorch: pytorch.py GGUF CASE TOKENS IDS.json [RUNS] [--dtype f32|bf16] [--threads N]
+"""The cases of `measure`, in PyTorch: pytorch.py MODEL CASE TOKENS IDS.json [RUNS] [--dtype f32|bf16] [--device cuda]
 
-Same weights (the GGUF, dequantised), same token ids. Prints one line of JSON. transformers does the model with
+Same weights (a GGUF file, dequantised; or random:CONFIG.json for random ones), same token ids ("-": of no meaning). Prints one line of JSON. transformers does the model with
 scaled_dot_product_attention, peft the adapter.
 """
 
@@ -12,7 +12,12 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 SEGMENT, SUMMARY, STEPS = 1536, 50, 32
 
 
-def load(path, dtype):
+def load(path, dtype, device):
+    if path.startswith("random:"):
+        shape = json.load(open(path.removeprefix("random:")))
+        torch.set_default_dtype(dtype)
+        with torch.device(device):
+            return LlamaForCausalLM(LlamaConfig(**shape, attn_implementation="sdpa")).eval()
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
@@ -47,17 +52,17 @@ def load(path, dtype):
     model = LlamaForCausalLM(config).eval()
     model.load_state_dict(weights, strict=False)
     model.tie_weights()
-    return model.to(dtype)
+    return model.to(device, dtype)
 
 
 @torch.no_grad()
 def compress(model, ids):
     """The AutoCompressor loop: each segment with its summary tokens, behind the summaries so far."""
     embed = model.get_input_embeddings()
-    summary_tokens = embed(torch.full((1, SUMMARY), model.config.eos_token_id or 0))
+    summary_tokens = embed(torch.full((1, SUMMARY), model.config.eos_token_id or 0, device=model.device))
     softprompt = summary_tokens[:, :0]
     for start in range(0, len(ids), SEGMENT):
-        segment = embed(torch.tensor([ids[start:start + SEGMENT]]))
+        segment = embed(torch.tensor([ids[start:start + SEGMENT]], device=model.device))
         hidden = model.model(inputs_embeds=torch.cat([softprompt, segment, summary_tokens], 1)).last_hidden_state
         softprompt = torch.cat([softprompt, hidden[:, -SUMMARY:]], 1)
     return softprompt
@@ -66,14 +71,14 @@ def compress(model, ids):
 @torch.no_grad()
 def prefill(model, ids):
     cache = DynamicCache()
-    model(torch.tensor([ids]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+    model(torch.tensor([ids], device=model.device), past_key_values=cache, use_cache=True, logits_to_keep=1)
     return cache
 
 
 @torch.no_grad()
 def decode(model, cache, ids, past):
     for _ in range(STEPS):
-        model(torch.tensor([ids[:1]]), past_key_values=cache, use_cache=True)
+        model(torch.tensor([ids[:1]], device=model.device), past_key_values=cache, use_cache=True)
         cache.crop(past)
 
 
@@ -85,12 +90,12 @@ def finetuning(model, vectors, ids):
     model = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]))
     model.train()
     embed = model.get_input_embeddings()
-    softprompt = torch.randn(1, vectors, embed.weight.shape[1], dtype=embed.weight.dtype) * 0.1
+    softprompt = torch.randn(1, vectors, embed.weight.shape[1], dtype=embed.weight.dtype, device=model.device) * 0.1
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-4)
-    targets = torch.tensor(answer)
+    targets = torch.tensor(answer, device=model.device)
 
     def step():
-        inputs = torch.cat([softprompt, embed(torch.tensor([prompt + answer[:-1]]))], 1)
+        inputs = torch.cat([softprompt, embed(torch.tensor([prompt + answer[:-1]], device=model.device))], 1)
         logits = model(inputs_embeds=inputs, logits_to_keep=len(answer)).logits[0]
         torch.nn.functional.cross_entropy(logits.float(), targets).backward()
         optimizer.step()
@@ -101,18 +106,22 @@ def finetuning(model, vectors, ids):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("gguf")
+    parser.add_argument("model")
     parser.add_argument("case", choices=["compress", "prefill", "decode", "finetune"])
     parser.add_argument("tokens", type=int)
     parser.add_argument("ids")
     parser.add_argument("runs", type=int, nargs="?", default=1)
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = load(args.gguf, torch.float32 if args.dtype == "f32" else torch.bfloat16)
-    ids = json.load(open(args.ids))["ids"]
+    model = load(args.model, torch.float32 if args.dtype == "f32" else torch.bfloat16, args.device)
+    if args.ids == "-":
+        ids = [i * 2654435761 % model.config.vocab_size for i in range(max(args.tokens, 200))]
+    else:
+        ids = json.load(open(args.ids))["ids"]
     count = args.tokens
     if args.case == "compress":
         work = lambda: compress(model, ids[:args.tokens])
@@ -128,6 +137,8 @@ def main():
     for _ in range(args.runs):
         start = time.perf_counter()
         work()
+        if args.device != "cpu":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     median = statistics.median_high(seconds)
     print(json.dumps({"case": args.case, "tokens": args.tokens, "seconds": median, "per_second": count / median,

@@ -6,8 +6,21 @@ use burn::tensor::{Device, Distribution, Tensor};
 use lloco_decoder::{WeightType, measured::Projection};
 use rayon::prelude::*;
 
+/// Bytes a second that `device` moves to and from its memory.
+pub fn bandwidth_of(device: &Device) -> f64 {
+    if device == &Device::flex() {
+        return bandwidth();
+    }
+    // Read and written once.
+    let x = Tensor::<3>::ones([1, 16_384, 16_384], device);
+    best(10, || {
+        wait(x.clone().add_scalar(1.0));
+        (2 * 16_384 * 16_384 * size_of::<f32>()) as f64
+    })
+}
+
 /// Bytes a second that all cores together read from memory: the best of several passes over 512 MB.
-pub fn bandwidth() -> f64 {
+fn bandwidth() -> f64 {
     static LIMIT: OnceLock<f64> = OnceLock::new();
     *LIMIT.get_or_init(|| {
         let words = vec![1u64; 64 << 20];
@@ -23,12 +36,13 @@ pub fn bandwidth() -> f64 {
 /// Floating-point operations a second that the linear kernel reaches alone, at a shape that suits it, for weights of
 /// one type.
 pub fn product_rate(weights: WeightType, device: &Device) -> f64 {
-    const ROWS: usize = 1024;
-    let Ok(projection) = Projection::random(1536, 1536, weights, device) else { return f64::NAN };
-    let x = Tensor::<3>::random([1, ROWS, 1536], Distribution::Default, device);
-    best(5, || {
+    // On a GPU, large enough to fill it.
+    let (rows, width) = if device == &Device::flex() { (1024, 1536) } else { (8192, 8192) };
+    let Ok(projection) = Projection::random(width, width, weights, device) else { return f64::NAN };
+    let x = Tensor::<3>::random([1, rows, width], Distribution::Default, device);
+    best(10, || {
         wait(projection.forward(x.clone()));
-        (2 * ROWS * 1536 * 1536) as f64
+        (2 * rows * width * width) as f64
     })
 }
 

@@ -6,7 +6,7 @@ use lloco_core::{
     AutoCompressor, Checkpoint, ContextEncoder as _, Decoder, EncoderOptions, GenerateConfig, KvCache, LoraConfig,
     ModelSource, NoAdapter, Pass, Prompt, Tokenizer, WeightType, dataset, device,
 };
-use lloco_decoder::burn::tensor::Tensor;
+use lloco_decoder::{DecoderConfig, burn::tensor::Tensor};
 use lloco_lora::{
     Adapter, Example, SummaryVectors,
     finetune::{AdamW, batch_gradients},
@@ -22,11 +22,13 @@ const ANSWER: usize = 32;
 
 /// A model with its encoder, and a document of any length.
 ///
-/// The model is the default one unless `LLOCO_MODEL` names another; `LLOCO_DEVICE` and `LLOCO_WEIGHTS` (auto, f32,
-/// bf16, int8, q4) choose the device and how the weights are held.
+/// The model is the default one unless `LLOCO_MODEL` names another: a directory, a GGUF file, a hub id, or
+/// `random:FILE` for random weights in the shape that a `config.json` gives. `LLOCO_DEVICE` and `LLOCO_WEIGHTS` (auto,
+/// f32, bf16, int8, q4) choose the device and how the weights are held.
 pub struct Subject {
     encoder: AutoCompressor,
-    tokenizer: Tokenizer,
+    /// Random weights have none; their documents are token ids of no meaning.
+    tokenizer: Option<Tokenizer>,
     question: Vec<u32>,
 }
 
@@ -36,13 +38,26 @@ impl Subject {
     /// # Errors
     /// When the model cannot be had, or a variable names an unknown device or type.
     pub fn load() -> Result<Self> {
-        let source = env::var("LLOCO_MODEL").map_or_else(|_| ModelSource::default_model(), |name| name.as_str().into());
-        let checkpoint = Checkpoint::open(source.resolve()?)?;
-        let tokenizer = checkpoint.tokenizer()?;
+        let model = env::var("LLOCO_MODEL").ok();
+        let (checkpoint, tokenizer) = match model.as_deref() {
+            Some(name) if name.starts_with("random:") => {
+                let shape = DecoderConfig::from_file(name.trim_start_matches("random:"))?;
+                (Checkpoint::random(shape, 1), None)
+            }
+            name => {
+                let source = name.map_or_else(ModelSource::default_model, ModelSource::from);
+                let checkpoint = Checkpoint::open(source.resolve()?)?;
+                let tokenizer = checkpoint.tokenizer()?;
+                (checkpoint, Some(tokenizer))
+            }
+        };
         let device = device(&env::var("LLOCO_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
         let decoder = Arc::new(Decoder::load(&checkpoint, weights()?, &device)?);
         let encoder = AutoCompressor::load(&checkpoint, decoder, &EncoderOptions::default())?;
-        let question = tokenizer.encode("\nQuestion: Which firm got the contract?\nAnswer:")?;
+        let question = match &tokenizer {
+            Some(tokenizer) => tokenizer.encode("\nQuestion: Which firm got the contract?\nAnswer:")?,
+            None => (3..15).collect(),
+        };
         Ok(Self { encoder, tokenizer, question })
     }
 
@@ -51,8 +66,12 @@ impl Subject {
     /// # Errors
     /// When the tokenizer fails.
     pub fn document(&self, tokens: usize) -> Result<Vec<u32>> {
+        let Some(tokenizer) = &self.tokenizer else {
+            let vocabulary = self.decoder().config().vocab_size as u64;
+            return Ok((0..tokens as u64).map(|i| (i.wrapping_mul(2_654_435_761) % vocabulary) as u32).collect());
+        };
         // A report has some 220 tokens.
-        let mut ids = self.tokenizer.encode(&dataset::archive(1, tokens / 200 + 10).text)?;
+        let mut ids = tokenizer.encode(&dataset::archive(1, tokens / 200 + 10).text)?;
         ids.truncate(tokens);
         match ids.len() == tokens {
             true => Ok(ids),

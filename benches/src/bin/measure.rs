@@ -7,8 +7,8 @@
 
 use std::{env, process::Command, time::Instant};
 
-use lloco_benches::{Result, Subject, alternate, median, peak_rss};
-use lloco_core::Prompt;
+use lloco_benches::{Result, Subject, alternate, limit, median, peak_rss};
+use lloco_core::{Prompt, WeightType};
 use serde_json::{Value, json};
 
 /// Lengths of the documents, in tokens.
@@ -132,6 +132,13 @@ fn run(subject: &Subject, case: &str, tokens: usize, runs: usize) -> Result<Valu
             json!({
                 "seconds": turns.first, "summaries_positions": summaries.positions(),
                 "text_seconds": turns.second, "text_positions": text.positions(), "ratio": turns.ratio,
+            })
+        }
+        "limits" => {
+            let device = subject.decoder().device();
+            json!({
+                "bandwidth": limit::bandwidth_of(device),
+                "product_flops": limit::product_rate(WeightType::Bf16, device),
             })
         }
         // The number given is that of the summary vectors.

@@ -8,7 +8,8 @@
 use std::{env, error::Error, fs, sync::Arc};
 
 use lloco_core::{
-    AutoCompressor, Checkpoint, Decoder, EncoderOptions, ModelSource, NoAdapter, Pass, WeightType, device,
+    AutoCompressor, Checkpoint, ContextEncoder, Decoder, EncoderOptions, ModelSource, NoAdapter, Pass, WeightType,
+    device,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
