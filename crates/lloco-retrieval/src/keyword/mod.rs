@@ -38,7 +38,7 @@ const MANY: usize = 2000;
 /// index.update(&[], [(7, "The pump stands in the cellar."), (8, "The roof leaks.")])?;
 /// assert_eq!(index.search("Where are the pumps?", 3, None)?[0].key, 7);
 ///
-/// index.update(&[7], [])?;
+/// index.update::<&str>(&[7], [])?;
 /// drop(index);
 /// assert!(KeywordIndex::open(&path)?.search("pumps", 3, None)?.is_empty());
 /// # Ok(())
