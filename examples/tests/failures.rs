@@ -8,7 +8,8 @@ use std::{fs, path::PathBuf};
 
 use common::{failure, json, model_with_tokenizer, repository, run, text};
 
-const PROGRAMS: [&str; 8] = ["ask", "compress", "finetune", "generate", "ingest", "quickstart", "store", "train"];
+const PROGRAMS: [&str; 9] =
+    ["ask", "compress", "evaluate", "finetune", "generate", "ingest", "quickstart", "store", "train"];
 
 fn golden(name: &str) -> PathBuf {
     repository("testdata/goldens").join(name)
@@ -95,6 +96,8 @@ fn a_library_that_is_not_there_is_not_made() {
     let message = failure("ingest", &[&given[..], &["nothing/*.txt"]].concat());
     assert!(message.contains("nothing/*.txt"), "{message}");
     let message = failure("finetune", &[&given[..], &["--questions", "missing.jsonl"]].concat());
+    assert!(message.contains("missing.jsonl"), "{message}");
+    let message = failure("evaluate", &[&given[..], &["--data", "missing.jsonl", "--questions", "0"]].concat());
     assert!(message.contains("missing.jsonl"), "{message}");
 }
 

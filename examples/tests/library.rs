@@ -69,6 +69,13 @@ fn files_are_added_learned_and_asked() {
     assert_eq!((&answer["adapter"], answer["sources"].as_array().map(Vec::len)), (&value!(1), Some(2)));
     let text = library.run("ask", &[&ask[..], &["--text"]].concat());
     assert_eq!((&text["adapter"], &text["document_tokens"]), (&Value::Null, &text["context_positions"]));
+
+    let more = ["--group", "survey", "--data", &questions, "--rows", "compressed,shuffled", "--max-new-tokens", "4"];
+    let table = library.run("evaluate", &more);
+    let rows: Vec<&Value> = table["rows"].as_array().unwrap().iter().map(|row| &row["row"]).collect();
+    assert_eq!(rows, ["compressed", "compressed + adapter", "shuffled summaries", "shuffled summaries + adapter"]);
+    assert!(table["rows"][1]["cells"]["NLL"]["value"].as_f64().unwrap() > 0.0, "{table}");
+    assert_eq!(table["differences"][0]["difference"], "compressed + adapter - shuffled summaries + adapter");
 }
 
 #[test]

@@ -24,6 +24,13 @@ pub enum Event<'a> {
         /// Passages of this verb.
         total: usize,
     },
+    /// Another question was read and answered for the control table.
+    Evaluated {
+        /// Readings done, a question counting once for each row.
+        done: usize,
+        /// Readings of the table.
+        total: usize,
+    },
     /// A finetuning step is done.
     Finetuned {
         /// Steps done.

@@ -1,7 +1,7 @@
 //! Offline, second half: one adapter for a group.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, hash_map::Entry},
     fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -13,7 +13,8 @@ use lloco_lora::{Event as TrainerEvent, Example, Outcome, StoredType, SummaryVec
 use crate::{
     Error, Event, Lloco, Result,
     dataset::{self, QaDocument},
-    digest::Hasher,
+    digest::{Digest, Hasher},
+    members::Asked,
     store::{Document, Store},
 };
 
@@ -143,33 +144,51 @@ impl Lloco {
         documents: &[QaDocument],
         config: &FinetuneConfig,
     ) -> Result<(Vec<Example>, String)> {
-        let mut purpose = Hasher::labelled("lloco finetune 1");
+        let mut purpose = Hasher::labelled("lloco finetune 2");
         purpose.field(self.info.id().bytes());
+        purpose.field(self.reader_digest()?.bytes());
         purpose.field(&serde_json::to_vec(&config.training).unwrap_or_default());
         let mut examples = Vec::new();
-        let members = Members::new(self.store.documents(Some(group))?);
-        for document in documents {
-            let Some(id) = members.find(&document.id) else {
-                tracing::warn!(document = %document.id, group, "not in the group: its questions are left out");
-                continue;
-            };
-            let summary = self.store.summary(id, &self.info)?;
-            let hidden = summary.hidden();
-            let prefix = SummaryVectors::new(summary.into_data(), hidden)?;
-            purpose.field(bytemuck::cast_slice(prefix.values()));
-            for question in &document.questions {
-                let answer = question.answers.first().map_or("", String::as_str);
-                purpose.field(question.question.as_bytes());
-                purpose.field(answer.as_bytes());
-                let (prompt, answer) = (self.prompts.question(&question.question)?, self.prompts.answer(answer)?);
-                examples.push(Example::new(&question.id, prompt, answer).with_prefix(prefix.clone()));
+        let mut summaries: HashMap<Digest, (SummaryVectors, Digest)> = HashMap::new();
+        for asked in self.asked(group, documents, &config.questions)? {
+            let answer = self.prompts.answer(asked.answer())?;
+            let Asked { question, documents } = asked;
+            let prompt = self.prompts.question(&question.question)?;
+            // The tokens and not the text: the words around a question may change.
+            purpose.field(bytemuck::cast_slice(&prompt));
+            purpose.field(bytemuck::cast_slice(&answer));
+            purpose.number(documents.len() as u64);
+            let mut example = Example::new(&question.id, prompt, answer);
+            for Document { id, text, .. } in documents {
+                let (vectors, digest) = match summaries.entry(text) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(free) => {
+                        let summary = self.store.summary(&id, &self.info)?;
+                        let digest = Digest::of(bytemuck::cast_slice(summary.data()));
+                        let hidden = summary.hidden();
+                        free.insert((SummaryVectors::new(summary.into_data(), hidden)?, digest))
+                    }
+                };
+                purpose.field(digest.bytes());
+                example = example.with_prefix(vectors.clone());
             }
-        }
-        if examples.is_empty() {
-            let (path, documents) = (config.questions.clone(), documents.len());
-            return Err(Error::NothingToLearn { path, documents, group: group.into() });
+            examples.push(example);
         }
         Ok((examples, purpose.finish().to_string()))
+    }
+
+    /// A digest of who reads summaries before finetuning: the adapter that came with the encoder, if there is one. The
+    /// model itself is part of the encoder's identity.
+    fn reader_digest(&self) -> Result<Digest> {
+        let mut digest = Hasher::labelled("lloco reader 1");
+        if let Some(reader) = self.encoder.reader() {
+            digest.field(&serde_json::to_vec(reader.config()).unwrap_or_default());
+            for (name, tensor) in reader.parameters() {
+                digest.field(name.as_bytes());
+                digest.field(bytemuck::cast_slice(&lloco_lora::durable::values(&name, tensor)?));
+            }
+        }
+        Ok(digest.finish())
     }
 
     /// The group's current adapter version, if it was trained for exactly this.
@@ -177,32 +196,6 @@ impl Lloco {
         let Some(adapter) = self.store.adapter(group)? else { return Ok(None) };
         let label = fs::read_to_string(adapter.path.join(PURPOSE)).unwrap_or_default();
         Ok((label == purpose).then_some(adapter.version))
-    }
-}
-
-/// A group's documents as a data set names them: by id, or, for documents that were added as files, by the file's
-/// name without its extension.
-struct Members {
-    ids: HashSet<String>,
-    /// File name -> id; `None` where several documents share the name.
-    files: HashMap<String, Option<String>>,
-}
-
-impl Members {
-    fn new(documents: Vec<Document>) -> Self {
-        let mut files = HashMap::new();
-        for document in &documents {
-            if let Some(name) = Path::new(&document.id).file_stem() {
-                let name = name.to_string_lossy().into_owned();
-                files.entry(name).and_modify(|id| *id = None).or_insert_with(|| Some(document.id.clone()));
-            }
-        }
-        Self { ids: documents.into_iter().map(|document| document.id).collect(), files }
-    }
-
-    fn find(&self, name: &str) -> Option<&str> {
-        let as_file = || self.files.get(name)?.as_deref();
-        self.ids.get(name).map(String::as_str).or_else(as_file)
     }
 }
 

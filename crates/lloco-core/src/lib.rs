@@ -26,7 +26,7 @@
 //! | [`store`] | where documents, summaries and adapters are kept |
 //! | [`reader`] | text of files: plain, Markdown, HTML, PDF, DOCX |
 //! | [`dataset`] | questions and answers as JSON Lines |
-//! | [`eval`] | scores of answers |
+//! | [`eval`] | scores of answers; the control table |
 //! | [`source`] | where models come from |
 //!
 //! Features make devices available (`flex`, the default CPU backend; `cuda`, `wgpu`, `vulkan`, `metal`, `ndarray`);
@@ -47,9 +47,11 @@ mod event;
 mod finetune;
 mod ingest;
 mod lloco;
+mod members;
 mod prompt;
 mod random;
 pub mod reader;
+mod reading;
 mod search;
 pub mod source;
 pub mod store;

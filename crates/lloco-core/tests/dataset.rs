@@ -15,9 +15,20 @@ fn reads_documents_and_ignores_other_fields() {
     let jsonl = format!("\u{feff}{GOOD}\n\n{}\n", GOOD.replace("\"log\"", "\"two\",\"license\":\"CC0\""));
     let documents = read(&jsonl).expect("two good lines");
     assert_eq!(documents.len(), 2);
-    let question = Question { id: "q".into(), question: "Who?".into(), answers: vec!["Ilves".into()] };
+    let question = Question::new("q", "Who?", "Ilves");
     assert_eq!(documents[1].id, "two");
     assert_eq!(documents[0].questions, [question]);
+}
+
+#[test]
+fn a_question_may_be_about_several_documents() {
+    let jsonl = GOOD.replace(r#""answers""#, r#""documents":["log","map"],"answers""#);
+    let documents = read(&jsonl).expect("a good line");
+    assert_eq!(documents[0].questions, [Question::new("q", "Who?", "Ilves").about(["log", "map"])]);
+    let error = read(&jsonl.replace("map", "log")).expect_err("twice the same");
+    assert!(matches!(&error, Error::RepeatedDocument { line: 1, id, .. } if id == "log"), "{error:?}");
+    let error = read(&jsonl.replace("map", " ")).expect_err("a blank name");
+    assert!(matches!(&error, Error::Blank { line: 1, field: "documents", .. }), "{error:?}");
 }
 
 #[test]
@@ -125,7 +136,8 @@ fn a_missing_file_is_named() {
 fn what_is_written_is_read_again() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let path = directory.path().join("qa.jsonl");
-    let documents = [archive(1, 20), archive(2, 5)];
+    let mut documents = [archive(1, 20), archive(2, 5)];
+    documents[1].questions[0].documents = vec!["one".into(), "other".into()];
     dataset::write(&path, &documents).expect("written");
     assert_eq!(dataset::read(&path).expect("read"), documents);
 }

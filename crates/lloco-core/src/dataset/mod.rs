@@ -9,6 +9,8 @@
 //! - `id` is unique in its file. `title` may be missing.
 //! - `text` may be missing: it is then read from `<id>.txt` beside the JSONL file.
 //! - `answers` are wordings of the same answer; the first is used for finetuning, any of them counts in evaluation.
+//! - A question may have `documents`, the ids of all documents that it is about, in the order in which they are read;
+//!   without them it is about its own line's document.
 //! - Other fields are ignored, blank lines skipped.
 //!
 //! ```
@@ -47,7 +49,8 @@ pub struct QaDocument {
 }
 
 /// A question and the answers that count as right.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
 pub struct Question {
     /// Document id and a number unless the data say otherwise.
     pub id: String,
@@ -55,6 +58,25 @@ pub struct Question {
     pub question: String,
     /// At least one; several are wordings of the same answer.
     pub answers: Vec<String>,
+    /// Ids of the documents that it is about, in the order in which they are read; none stands for the document that
+    /// holds the question.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<String>,
+}
+
+impl Question {
+    /// A question about the document that holds it, and its answer.
+    pub fn new(id: impl Into<String>, question: impl Into<String>, answer: impl Into<String>) -> Self {
+        let (id, question, answers) = (id.into(), question.into(), vec![answer.into()]);
+        Self { id, question, answers, documents: Vec::new() }
+    }
+
+    /// Makes it a question about these documents.
+    #[must_use]
+    pub fn about<S: Into<String>>(mut self, documents: impl IntoIterator<Item = S>) -> Self {
+        self.documents = documents.into_iter().map(Into::into).collect();
+        self
+    }
 }
 
 /// What can be wrong with a data set. Lines count from 1.
@@ -108,6 +130,18 @@ pub enum Error {
         line: usize,
         /// The question.
         question: String,
+    },
+    /// A question names one of its documents twice.
+    #[error("{}, line {line}: the question `{question}` names document `{id}` twice", path.display())]
+    RepeatedDocument {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// The question.
+        question: String,
+        /// The document.
+        id: String,
     },
     /// Two lines carry the same document id.
     #[error("{}, line {line}: document `{id}` stands on line {first} already; ids must be unique", path.display())]

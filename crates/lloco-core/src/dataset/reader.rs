@@ -37,6 +37,8 @@ struct QuestionLine {
     id: Option<String>,
     question: String,
     answers: Vec<String>,
+    #[serde(default)]
+    documents: Vec<String>,
 }
 
 impl Reader<BufReader<File>> {
@@ -92,12 +94,19 @@ impl<R: BufRead> Reader<R> {
         let questions = questions
             .into_iter()
             .enumerate()
-            .map(|(index, QuestionLine { id: own, question, answers })| {
+            .map(|(index, QuestionLine { id: own, question, answers, documents })| {
                 filled(&question, "question")?;
+                documents.iter().try_for_each(|document| filled(document, "documents"))?;
+                let mut earlier = documents.iter();
+                while let Some(id) = earlier.next_back() {
+                    if earlier.clone().any(|other| other == id) {
+                        return Err(Error::RepeatedDocument { path: path.clone(), line, id: id.clone(), question });
+                    }
+                }
                 if answers.iter().all(|answer| answer.trim().is_empty()) {
                     return Err(Error::NoAnswer { path: path.clone(), line, question });
                 }
-                Ok(Question { id: own.unwrap_or_else(|| format!("{id}-{}", index + 1)), question, answers })
+                Ok(Question { id: own.unwrap_or_else(|| format!("{id}-{}", index + 1)), question, answers, documents })
             })
             .collect::<Result<Vec<_>, _>>()?;
         let text = match text {

@@ -1,11 +1,13 @@
 //! How sure a mean over questions is: percentile bootstrap.
 
+use serde::Serialize;
+
 use crate::random::SplitMix64;
 
 const RESAMPLES: usize = 2_000;
 
 /// A statistic and its 95 % bootstrap interval.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
     /// The statistic of the items themselves.
     pub value: f64,

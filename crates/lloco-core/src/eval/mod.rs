@@ -18,6 +18,7 @@
 //! | the metric that belongs to a data set | [`Task`], [`Metric::score`] |
 //! | mean over a data set with a 95 % interval | [`Interval`] |
 //! | the prompts of the paper's data sets, or your own | [`Tasks`] |
+//! | whether summaries are read or answers guessed | [`Lloco::evaluate`](crate::Lloco::evaluate), [`ControlTable`] |
 //!
 //! # Agreement with the Python originals
 //!
@@ -26,14 +27,22 @@
 //! Python drops the article and this module keeps it.
 
 mod answer;
+mod control;
 mod interval;
 mod rouge;
+mod shape;
 mod stem;
+mod table;
 mod task;
 
 use std::path::PathBuf;
 
+use serde::Serialize;
+
+pub use control::{Context, EvaluateConfig};
 pub use interval::Interval;
+pub use shape::SummaryShape;
+pub use table::{ControlRow, ControlTable, Measure, ScoredAnswer};
 pub use task::{Metric, Task, Tasks};
 
 /// What can be wrong with a file of tasks.
@@ -56,6 +65,16 @@ pub enum Error {
         /// Where and what was expected.
         source: serde_json::Error,
     },
+    /// A setting of an evaluation that leaves nothing to do.
+    #[error("{field} is {found}; expected {expected}")]
+    Setting {
+        /// The setting.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// What is possible.
+        expected: &'static str,
+    },
     /// A prompt does not say where the question goes.
     #[error("the prompt of task `{task}` must contain `{{question}}` once, and has it {found} times")]
     Placeholder {
@@ -75,7 +94,7 @@ pub enum Error {
 }
 
 /// Every metric of one answer, in per cent; or the mean over many answers.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Scores {
     /// Harmonic mean of precision and recall over words, after SQuAD's normalisation.
     pub f1: f64,

@@ -2,6 +2,7 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod evaluate;
 mod kill;
 
 use std::{
@@ -103,18 +104,13 @@ fn documents() -> [NewDocument<'static>; 2] {
 }
 
 fn questions() -> Vec<QaDocument> {
-    let question = |id: &str, question: &str, answer: &str| Question {
-        id: id.into(),
-        question: question.into(),
-        answers: vec![answer.into()],
-    };
     vec![QaDocument {
         id: "meeting".into(),
         title: String::new(),
         text: MEETING.into(),
         questions: vec![
-            question("m-1", "What colour will the bridge be?", "green"),
-            question("m-2", "Who buys the paint?", "Bram"),
+            Question::new("m-1", "What colour will the bridge be?", "green"),
+            Question::new("m-2", "Who buys the paint?", "Bram"),
         ],
     }]
 }

@@ -207,7 +207,7 @@ impl<'a> Report<'a> {
             3 => (format!("What was decided {at}?"), self.decision.into()),
             _ => (format!("What is the cost of the work decided {at}?"), format!("{} crowns", self.cost)),
         };
-        Question { id: format!("archive-{number:04}"), question, answers: vec![answer] }
+        Question::new(format!("archive-{number:04}"), question, answer)
     }
 }
 
