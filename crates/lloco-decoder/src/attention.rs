@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Tensor, s};
 
 use crate::{
-    Checkpoint, DecoderConfig, LinearAdapter, Projection, Result, Site, WeightType, cache::LayerCache, linear::Linear,
-    ops,
+    Checkpoint, DecoderConfig, LinearAdapter, Packing, Projection, Result, Site, WeightType, cache::LayerCache,
+    linear::Linear, ops,
 };
 
 /// The self-attention of one layer.
@@ -26,13 +26,15 @@ pub(crate) struct Attention {
 /// What a layer must know beside its input.
 pub(crate) struct Context<'a> {
     pub(crate) adapter: &'a dyn LinearAdapter,
-    /// Rotary tables, `[positions, head_dim / 2]`.
+    /// Rotary tables, `[positions, head_dim / 2]`; with a packing, of the rows instead.
     pub(crate) cos: &'a Tensor<2>,
     pub(crate) sin: &'a Tensor<2>,
     /// Positions already in the cache.
     pub(crate) past: usize,
     /// Left padding of each sequence; may be empty.
     pub(crate) padding: &'a [usize],
+    /// How the rows divide into sequences, if not into a batch of equal ones.
+    pub(crate) packing: Option<&'a Packing>,
     /// The newest rows that this layer has to compute; keys and values are kept for all.
     pub(crate) rows: usize,
 }
@@ -91,7 +93,10 @@ impl Attention {
             Some(cache) => cache.append(context.past, k, v),
             None => (k, v),
         };
-        let mixed = ops::attention(q, k, v, context.padding);
+        let mixed = match context.packing {
+            Some(packing) => packing.attention(q, k, v),
+            None => ops::attention(q, k, v, context.padding),
+        };
         self.project(&self.output, Projection::Output, mixed, context)
     }
 

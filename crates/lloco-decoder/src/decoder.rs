@@ -8,8 +8,8 @@ use burn::{
 #[cfg(feature = "flex")]
 use crate::kernels;
 use crate::{
-    Checkpoint, DecoderConfig, Error, KvCache, LinearAdapter, NoAdapter, Part, Prompt, Result, SavedModule, WeightType,
-    attention::Context, layer::Layer, ops, rope::RopeTables, weight::Weight,
+    Checkpoint, DecoderConfig, Error, KvCache, LinearAdapter, NoAdapter, Packing, Part, Prompt, Result, SavedModule,
+    WeightType, attention::Context, layer::Layer, ops, rope::RopeTables, weight::Weight,
 };
 
 /// A LLaMA-family language model. Its weights never change; adapters do the learning.
@@ -47,6 +47,7 @@ pub struct Pass<'a> {
     cache: Option<&'a mut KvCache>,
     adapter: Option<&'a dyn LinearAdapter>,
     padding: &'a [usize],
+    packing: Option<&'a Packing>,
     rows: Rows,
 }
 
@@ -72,6 +73,12 @@ impl<'a> Pass<'a> {
     /// never attended to, and position 0 is the first one behind them.
     pub fn padding(mut self, padding: &'a [usize]) -> Self {
         self.padding = padding;
+        self
+    }
+
+    /// Reads the rows of a batch of one as several sequences. Goes without cache and padding, and returns all rows.
+    pub fn packing(mut self, packing: &'a Packing) -> Self {
+        self.packing = Some(packing);
         self
     }
 
@@ -206,13 +213,26 @@ impl Decoder {
             Rows::All => seq,
             Rows::Last(n) => n.clamp(1, seq),
         };
-        let (cos, sin) = self.rope.upto(past + seq);
+        let (cos, sin) = match pass.packing {
+            Some(packing) => {
+                self.check("rows of a packing", seq, packing.rows())?;
+                self.check("sequences beside a packing", 1, batch)?;
+                self.check("rows of a packing to return", seq, wanted)?;
+                self.check("paddings beside a packing", 0, pass.padding.len())?;
+                self.check("KV caches beside a packing", 0, pass.cache.iter().len())?;
+                let (cos, sin) = self.rope.upto(packing.longest());
+                let positions = packing.positions(&self.device);
+                (cos.select(0, positions.clone()), sin.select(0, positions))
+            }
+            None => self.rope.upto(past + seq),
+        };
         let mut context = Context {
             adapter: pass.adapter.unwrap_or(&NoAdapter),
             cos: &cos,
             sin: &sin,
             past,
             padding: pass.padding,
+            packing: pass.packing,
             rows: seq,
         };
         let mut x = input.cast(self.dtype);

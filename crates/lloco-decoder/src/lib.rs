@@ -28,6 +28,7 @@
 //! | [`Decoder`] | the frozen transformer on a device |
 //! | [`KvCache`] | keys and values of the positions read so far |
 //! | [`Prompt`] | what the model reads: token ids and embedding rows, in order |
+//! | [`Packing`] | unequal sequences in one pass, and questions that share a beginning |
 //! | [`Generation`] | an iterator over the tokens that follow a prompt |
 //!
 //! Features make backends available (`flex` is the default CPU one, `cuda`, `wgpu`, `vulkan`,
@@ -56,6 +57,7 @@ mod mapping;
 #[doc(hidden)]
 pub mod measured;
 mod ops;
+mod packing;
 mod prompt;
 mod rope;
 mod sampling;
@@ -70,6 +72,7 @@ pub use config::{DecoderConfig, RopeScaling};
 pub use decoder::{Decoder, Pass, Rows};
 pub use error::{Error, Result};
 pub use generate::{GenerateConfig, Generation};
+pub use packing::Packing;
 pub use prompt::{Part, Prompt};
 pub use sampling::{Sampler, Sampling};
 pub use tokenizer::{TextStream, Tokenizer};

@@ -5,7 +5,7 @@ mod common;
 
 use std::{fs, ops::ControlFlow};
 
-use common::{busy_adapter, distance, examples, largest, tiny_decoder, to_vec};
+use common::{busy_adapter, distance, examples, largest, noise, tiny_decoder, to_vec};
 use lloco_decoder::{Decoder, burn::tensor::s};
 use lloco_lora::{
     Error, Event, Example, LoraConfig, Outcome, Schedule, SummaryVectors, TrainConfig, Trainer, evaluate,
@@ -35,7 +35,7 @@ fn worst(a: &NamedGradients, b: &NamedGradients) -> f32 {
 }
 
 #[test]
-fn a_padded_batch_equals_single_examples() {
+fn a_batch_equals_single_examples() {
     let decoder = tiny_decoder();
     let adapter = busy_adapter(&LoraConfig::default().with_all_linear(), 1);
     let examples = examples(7);
@@ -47,6 +47,41 @@ fn a_padded_batch_equals_single_examples() {
         assert_eq!(batch.tokens, single.tokens);
         assert!((batch.loss - single.loss).abs() < 1e-6, "size {size}: {} and {}", batch.loss, single.loss);
         let difference = worst(&single.gradients, &batch.gradients);
+        assert!(difference < 1e-4, "size {size}: gradients differ by {difference}");
+    }
+}
+
+#[test]
+fn questions_that_share_documents_and_words_equal_single_examples() {
+    let decoder = tiny_decoder();
+    let adapter = busy_adapter(&LoraConfig::default().with_all_linear(), 1);
+    let table = decoder.embed(&(0..decoder.config().vocab_size as u32).collect::<Vec<_>>()).unwrap().squeeze_dim(0);
+    let adapter = adapter.with_saved("embed_tokens", table).unwrap();
+    let [first, second] = [5, 3].map(|rows| {
+        let width = decoder.config().hidden_size;
+        SummaryVectors::new(to_vec(noise::<2>([rows, width], rows as u64)), width).unwrap()
+    });
+    // Two documents in turns; one prompt that others go on from, an empty one, and one twice.
+    let asked = |name: &str, prompt: &[u32], answer: &[u32]| Example::new(name, prompt.to_vec(), answer.to_vec());
+    let examples = [
+        asked("a", &[7, 8, 9], &[1, 2, 3]).with_prefix(first.clone()),
+        asked("b", &[7, 8], &[4]).with_prefix(second.clone()),
+        asked("c", &[7, 8, 10, 11], &[5, 6]).with_prefix(first.clone()),
+        asked("d", &[7, 8, 9], &[2]).with_prefix(first.clone()),
+        asked("e", &[], &[9, 2]).with_prefix(second.clone()),
+        asked("f", &[7, 8, 9], &[3, 3]).with_prefix(first).with_prefix(second),
+        asked("g", &[7], &[6]),
+    ];
+    let single = evaluate(&decoder, &adapter, &examples, 1).unwrap();
+    let all: Vec<&Example> = examples.iter().collect();
+    let alone = batch_gradients(&decoder, &adapter, &all, 1, None).unwrap();
+    for size in [2, 4, 7] {
+        let batch = evaluate(&decoder, &adapter, &examples, size).unwrap();
+        for (one, many) in single.by_example.iter().zip(&batch.by_example) {
+            assert!((one - many).abs() < 1e-5, "size {size}: {one} and {many}");
+        }
+        let together = batch_gradients(&decoder, &adapter, &all, size, None).unwrap();
+        let difference = worst(&alone.gradients, &together.gradients);
         assert!(difference < 1e-4, "size {size}: gradients differ by {difference}");
     }
 }

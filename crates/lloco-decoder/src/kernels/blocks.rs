@@ -257,12 +257,15 @@ pub(crate) fn panel_len(cols: usize) -> usize {
     cols.div_ceil(BLOCK)
 }
 
-/// `weight` `[rows, cols]` in blocks; `None` if a number is not finite or too large for a scale in f16.
-pub(crate) fn quantise<B: Block32>(rows: usize, cols: usize, weight: &[f32]) -> Option<Vec<B>> {
+/// `weight(row, column)` in blocks; `None` if a number is not finite or too large for a scale in f16.
+pub(crate) fn quantise<B: Block32>(
+    rows: usize,
+    cols: usize,
+    weight: impl Fn(usize, usize) -> f32 + Sync,
+) -> Option<Vec<B>> {
     fill(rows, cols, |block: &mut B, output, row, start| {
         let mut weights = [0.0; BLOCK];
-        let len = BLOCK.min(cols - start);
-        weights[..len].copy_from_slice(&weight[row * cols + start..][..len]);
+        weights.iter_mut().zip(start..cols).for_each(|(to, column)| *to = weight(row, column));
         block.quantise(output, &weights)
     })
 }

@@ -46,7 +46,12 @@ pub(crate) use pack::PackedLinear;
 
 use burn::{backend::DispatchDevice, tensor::Device};
 
+/// Whether bf16 is what this CPU multiplies fastest: it has tile registers.
+pub(crate) fn prefers_bf16() -> bool {
+    cpu::Isa::best() >= cpu::Isa::Amx
+}
+
 /// Whether `device` is the CPU backend that the kernels serve, with autodiff or without.
 pub(crate) fn is_flex(device: &Device) -> bool {
-    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+    matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
 }

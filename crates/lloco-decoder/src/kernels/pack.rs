@@ -5,6 +5,7 @@
 //! widens to two rows of sixteen f32). Inputs are padded with zeros to [`DEPTH`], outputs to sixteen.
 
 use super::blocks::{self, BLOCK, Block32, Bytes, Nibbles};
+use super::cpu::Isa;
 use super::simd::{LANES, PairUnit, Simd};
 use crate::gguf::BlockType;
 use bytemuck::Zeroable;
@@ -131,7 +132,11 @@ impl PackedLinear {
     /// If `weight` is not `rows_out * cols_in` long.
     pub(crate) fn int8(rows_out: usize, cols_in: usize, weight: &[f32]) -> Option<Self> {
         assert_eq!(weight.len(), rows_out * cols_in, "weight of shape [{rows_out}, {cols_in}]");
-        Some(Self::new(rows_out, cols_in, Panels::Int8(blocks::quantise(rows_out, cols_in, weight)?)))
+        Some(Self::new(
+            rows_out,
+            cols_in,
+            Panels::Int8(blocks::quantise(rows_out, cols_in, |n, k| weight[n * cols_in + k])?),
+        ))
     }
 
     /// Packs `weight` `[rows_out, cols_in]` as four-bit numbers with scale and minimum for each 32 inputs of an output: 5
@@ -141,7 +146,11 @@ impl PackedLinear {
     /// If `weight` is not `rows_out * cols_in` long.
     pub(crate) fn q4(rows_out: usize, cols_in: usize, weight: &[f32]) -> Option<Self> {
         assert_eq!(weight.len(), rows_out * cols_in, "weight of shape [{rows_out}, {cols_in}]");
-        Some(Self::new(rows_out, cols_in, Panels::Q4(blocks::quantise(rows_out, cols_in, weight)?)))
+        Some(Self::new(
+            rows_out,
+            cols_in,
+            Panels::Q4(blocks::quantise(rows_out, cols_in, |n, k| weight[n * cols_in + k])?),
+        ))
     }
 
     /// Reorders the blocks of a GGUF tensor `[rows_out, cols_in]`; no number changes. `None` where the numbers cannot be
@@ -207,15 +216,16 @@ impl PackedLinear {
     }
 
     /// The transposed matrix, `[cols_in, rows_out]`, for the gradient of the input. Made on first use and kept: as much
-    /// memory again, or two bytes a weight where blocks of inputs would become blocks of outputs: those go to bf16.
+    /// memory again. Blocks of inputs would become blocks of outputs; those are made anew with eight bits a number, which
+    /// is as exact as bf16, or become bf16 where the CPU multiplies that faster.
     pub(crate) fn transposed(&self) -> &Self {
         self.0.transposed.get_or_init(|| {
             let [rows, cols] = self.0.shape;
             let panels = match &self.0.panels {
                 Panels::Bf16(units) => Panels::Bf16(transpose(rows, cols, units)),
                 Panels::F32(units) => Panels::F32(transpose(rows, cols, units)),
-                Panels::Int8(blocks) => Panels::Bf16(transpose_blocks(rows, cols, blocks)),
-                Panels::Q4(blocks) => Panels::Bf16(transpose_blocks(rows, cols, blocks)),
+                Panels::Int8(blocks) => transpose_blocks(rows, cols, blocks),
+                Panels::Q4(blocks) => transpose_blocks(rows, cols, blocks),
             };
             Self::new(cols, rows, panels)
         })
@@ -248,7 +258,9 @@ fn transpose<U: Unit>(rows: usize, cols: usize, units: &[U]) -> Vec<U> {
     pack(cols, rows, |n, k| units[k / LANES * len + n / 2].get(k % LANES, n % 2))
 }
 
-fn transpose_blocks<B: Block32>(rows: usize, cols: usize, blocks: &[B]) -> Vec<PairUnit> {
+fn transpose_blocks<B: Block32>(rows: usize, cols: usize, from: &[B]) -> Panels {
     let len = blocks::panel_len(cols);
-    pack(cols, rows, |n, k| blocks[k / LANES * len + n / BLOCK].get(k % LANES, n % BLOCK))
+    let weight = |n: usize, k: usize| from[k / LANES * len + n / BLOCK].get(k % LANES, n % BLOCK);
+    let bytes = if Isa::best() < Isa::Avx512Bf16 { blocks::quantise(cols, rows, weight) } else { None };
+    bytes.map_or_else(|| Panels::Bf16(pack(cols, rows, weight)), Panels::Int8)
 }

@@ -8,6 +8,16 @@ mod rowwise;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+#[test]
+fn tracked_tensors_take_the_kernels_too() {
+    let device = Device::flex();
+    let x = tensor::<2>([2, 3], 1, &device);
+    assert!(super::on_flex(&x));
+    assert!(super::on_flex(&x.clone().autodiff().require_grad()));
+    assert!(super::is_flex(&device.autodiff()));
+    assert!(!super::on_flex(&x.cast(burn::tensor::FloatDType::F16)));
+}
+
 /// Numbers in -1..1 that depend on `seed` alone.
 fn numbers(len: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12_345);

@@ -29,7 +29,9 @@ pub struct TrainConfig {
     pub warmup_ratio: f64,
     /// How often each example is seen.
     pub epochs: usize,
-    /// Examples in one forward pass. Memory grows with it; the result does not depend on it.
+    /// Examples in one forward pass. Memory grows with it; the gradients of a step do not depend on it. Without
+    /// distractors, examples about the same documents come in the same pass as far as it goes, which then reads the
+    /// documents' summary vectors once.
     pub batch_size: usize,
     /// Forward passes in one step; a step sees `batch_size * accumulation` examples.
     pub accumulation: usize,

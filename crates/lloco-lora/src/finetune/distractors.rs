@@ -27,11 +27,11 @@ impl Distractors {
         if most > 0 {
             let all = examples.iter().flat_map(|example| &example.prefix).filter(|vectors| vectors.rows() > 0);
             documents.extend(all.cloned());
-            documents.sort_by_key(address);
-            documents.dedup_by_key(|vectors| address(vectors));
+            documents.sort_by_key(SummaryVectors::address);
+            documents.dedup_by_key(|vectors| vectors.address());
             // In the order of the examples: addresses differ from run to run.
             let first = |vectors: &SummaryVectors| {
-                let own = |example: &Example| example.prefix.iter().position(|p| address(p) == address(vectors));
+                let own = |example: &Example| example.prefix.iter().position(|p| p.address() == vectors.address());
                 examples.iter().enumerate().find_map(|(i, example)| Some((i, own(example)?)))
             };
             documents.sort_by_cached_key(first);
@@ -50,7 +50,7 @@ impl Distractors {
             return Cow::Borrowed(example);
         }
         let mut rng = StdRng::seed_from_u64(mix(self.seed ^ mix(place ^ 0xd157)));
-        let own = |other: &SummaryVectors| example.prefix.iter().any(|vectors| address(vectors) == address(other));
+        let own = |other: &SummaryVectors| example.prefix.iter().any(|vectors| vectors.address() == other.address());
         let mut others: Vec<&SummaryVectors> = self.documents.iter().filter(|other| !own(other)).collect();
         others.shuffle(&mut rng);
         others.truncate(rng.random_range(0..=self.most));
@@ -59,11 +59,6 @@ impl Distractors {
         example.prefix.shuffle(&mut rng);
         Cow::Owned(example)
     }
-}
-
-/// What tells shared vectors apart.
-fn address(vectors: &SummaryVectors) -> usize {
-    vectors.values().as_ptr() as usize
 }
 
 #[cfg(test)]
@@ -94,15 +89,16 @@ mod tests {
         for place in 0..200 {
             let own = &examples[place % 10];
             let example = distractors.beside(own, place as u64);
-            let addresses: Vec<usize> = example.prefix.iter().map(address).collect();
-            assert!(own.prefix.iter().all(|vectors| addresses.contains(&address(vectors))));
+            let addresses: Vec<usize> = example.prefix.iter().map(SummaryVectors::address).collect();
+            assert!(own.prefix.iter().all(|vectors| addresses.contains(&vectors.address())));
             let mut distinct = addresses.clone();
             distinct.sort_unstable();
             distinct.dedup();
             assert_eq!(distinct.len(), addresses.len());
             seen[addresses.len() - own.prefix.len()] += 1;
-            first += usize::from(addresses[0] == address(&own.prefix[0]));
-            let again: Vec<usize> = distractors.beside(own, place as u64).prefix.iter().map(address).collect();
+            first += usize::from(addresses[0] == own.prefix[0].address());
+            let again: Vec<usize> =
+                distractors.beside(own, place as u64).prefix.iter().map(SummaryVectors::address).collect();
             assert_eq!(again, addresses);
         }
         assert!(seen.iter().all(|&count| count > 40), "{seen:?}");

@@ -41,18 +41,40 @@ impl Example {
         self
     }
 
-    /// What the model reads: everything but the answer's last token, which is only predicted.
-    pub(crate) fn prompt(&self, device: &Device) -> Prompt {
-        let read = self.answer_ids.len().saturating_sub(1);
-        let ids: Vec<u32> = self.prompt_ids.iter().chain(self.answer_ids.iter().take(read)).copied().collect();
+    /// Whether another example stands behind the same summary vectors: the same in memory, not only in value.
+    pub(crate) fn same_prefix(&self, other: &Self) -> bool {
+        self.prefix.len() == other.prefix.len()
+            && self.prefix.iter().zip(&other.prefix).all(|(own, other)| own.address() == other.address())
+    }
+
+    /// Summary vectors in front.
+    pub(crate) fn prefix_rows(&self) -> usize {
+        self.prefix.iter().map(SummaryVectors::rows).sum()
+    }
+
+    /// Tokens that all prompts begin with.
+    pub(crate) fn shared_tokens(examples: &[&Self]) -> usize {
+        let Some((first, others)) = examples.split_first() else { return 0 };
+        let same = |other: &&Self| first.prompt_ids.iter().zip(&other.prompt_ids).take_while(|(a, b)| a == b).count();
+        others.iter().map(same).min().unwrap_or(first.prompt_ids.len())
+    }
+
+    /// The summary vectors and the prompt's first `tokens`.
+    pub(crate) fn beginning(&self, tokens: usize, device: &Device) -> Prompt {
         let prefix = self.prefix.iter().filter(|vectors| vectors.rows() > 0);
-        prefix.fold(Prompt::new(), |prompt, vectors| prompt.embeddings(vectors.to_tensor(device))).text(&ids)
+        let prompt = prefix.fold(Prompt::new(), |prompt, vectors| prompt.embeddings(vectors.to_tensor(device)));
+        prompt.text(self.prompt_ids.get(..tokens).unwrap_or(&self.prompt_ids))
+    }
+
+    /// What the model reads behind that: everything but the answer's last token, which is only predicted.
+    pub(crate) fn read(&self, tokens: usize) -> Vec<u32> {
+        let answer = self.answer_ids.iter().take(self.answer_ids.len().saturating_sub(1));
+        self.prompt_ids.iter().skip(tokens).chain(answer).copied().collect()
     }
 
     /// Positions that the model reads.
     pub(crate) fn positions(&self) -> usize {
-        let prefix: usize = self.prefix.iter().map(SummaryVectors::rows).sum();
-        (prefix + self.prompt_ids.len() + self.answer_ids.len()).saturating_sub(1)
+        (self.prefix_rows() + self.prompt_ids.len() + self.answer_ids.len()).saturating_sub(1)
     }
 
     /// Checks that the example fits the model.
@@ -121,6 +143,11 @@ impl SummaryVectors {
     /// The values, row by row.
     pub fn values(&self) -> &Arc<[f32]> {
         &self.values
+    }
+
+    /// What tells shared vectors apart.
+    pub(crate) fn address(&self) -> usize {
+        self.values.as_ptr() as usize
     }
 
     /// The vectors on a device, `[n, hidden]`.

@@ -57,8 +57,8 @@ pub fn batch_gradients(
         let scored = micro.score(decoder, &adapter, seam, weight, true)?;
         let bad: Vec<String> = micro
             .by_example(&scored.nll)
-            .filter(|(_, nll)| nll.iter().any(|nll| !nll.is_finite()))
-            .map(|(example, _)| example.name.clone())
+            .filter(|(_, _, nll)| nll.iter().any(|nll| !nll.is_finite()))
+            .map(|(_, example, _)| example.name.clone())
             .collect();
         if !bad.is_empty() {
             return Err(Error::NotFinite { what: "the loss is not a number".into(), step: 0, examples: bad });
@@ -96,21 +96,18 @@ pub fn evaluate(decoder: &Decoder, adapter: &Adapter, examples: &[Example], batc
     if tokens == 0 {
         return Err(Error::NoExamples);
     }
-    let mut order: Vec<usize> = (0..examples.len()).collect();
-    order.sort_by_key(|&index| examples.get(index).map(Example::positions));
-    let sorted: Vec<&Example> = order.iter().filter_map(|&index| examples.get(index)).collect();
-    let mut means = Vec::with_capacity(examples.len());
+    let all: Vec<&Example> = examples.iter().collect();
+    let mut by_example = Vec::with_capacity(examples.len());
     let mut sum = 0.0;
-    for micro in MicroBatch::divide(&sorted, batch_size) {
+    for micro in MicroBatch::divide(&all, batch_size) {
         let scored = micro.score(decoder, adapter, adapter, 1.0, false)?;
-        for (_, nll) in micro.by_example(&scored.nll) {
+        for (place, _, nll) in micro.by_example(&scored.nll) {
             let own: f64 = nll.iter().map(|&nll| f64::from(nll)).sum();
             sum += own;
-            means.push(own / nll.len() as f64);
+            by_example.push((place, own / nll.len() as f64));
         }
     }
-    let mut by_example: Vec<(usize, f64)> = order.into_iter().zip(means).collect();
-    by_example.sort_by_key(|&(index, _)| index);
+    by_example.sort_by_key(|&(place, _)| place);
     Ok(Evaluation {
         nll: sum / tokens as f64,
         tokens,

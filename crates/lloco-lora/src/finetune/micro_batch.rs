@@ -1,22 +1,25 @@
-//! Unequal examples as one left-padded tensor.
+//! Unequal examples in one pass, without padding; those about the same documents read the summaries once.
+
+use std::iter::zip;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use lloco_decoder::{Decoder, LinearAdapter, Pass};
+use lloco_decoder::{Decoder, LinearAdapter, Packing, Pass};
 
 use super::{Example, Scored, cross_entropy};
 use crate::{Adapter, Result};
 
-/// Examples that share a forward pass.
+/// Examples that share a forward pass, each with its place in the list that was divided.
 pub(crate) struct MicroBatch<'a> {
-    pub(crate) examples: Vec<&'a Example>,
+    members: Vec<(usize, &'a Example)>,
 }
 
 impl<'a> MicroBatch<'a> {
-    /// Divides examples into passes of at most `size`, those of similar length together, so that little is padded.
+    /// Divides examples into passes of at most `size`, those about the same documents together.
     pub(crate) fn divide(examples: &[&'a Example], size: usize) -> Vec<Self> {
-        let mut examples = examples.to_vec();
-        examples.sort_by_key(|example| example.positions());
-        examples.chunks(size.max(1)).map(|examples| Self { examples: examples.to_vec() }).collect()
+        let mut members: Vec<(usize, &Example)> = examples.iter().copied().enumerate().collect();
+        let first = |example: &Example| examples.iter().position(|other| other.same_prefix(example));
+        members.sort_by_cached_key(|(_, example)| first(example));
+        members.chunks(size.max(1)).map(|members| Self { members: members.to_vec() }).collect()
     }
 
     /// The loss of the answers' tokens under `weight`, each example's one after the other.
@@ -31,44 +34,50 @@ impl<'a> MicroBatch<'a> {
         weight: f64,
         tracked: bool,
     ) -> Result<Scored> {
-        let longest = self.examples.iter().map(|example| example.positions()).max().unwrap_or(0);
-        let padding: Vec<usize> = self.examples.iter().map(|example| longest - example.positions()).collect();
-        let inputs = self.examples.iter().zip(&padding).map(|(example, &pad)| {
-            let rows = decoder.embed_prompt(&example.prompt(decoder.device()), adapter)?;
-            let [_, _, width] = rows.dims();
-            let blank = || Tensor::zeros([1, pad, width], (&rows.device(), rows.dtype()));
-            Ok(if pad == 0 { rows } else { Tensor::cat(vec![blank(), rows], 1) })
-        });
-        let mut input = Tensor::cat(inputs.collect::<Result<Vec<_>>>()?, 0);
+        let (mut packing, mut inputs, mut picks, mut targets) = (Packing::new(), Vec::new(), Vec::new(), Vec::new());
+        for tree in self.members.chunk_by(|(_, a), (_, b)| a.same_prefix(b)) {
+            let examples: Vec<&Example> = tree.iter().map(|(_, example)| *example).collect();
+            let shared = Example::shared_tokens(&examples);
+            let trunk = examples.first().map_or(0, |example| example.prefix_rows()) + shared;
+            let branches: Vec<Vec<u32>> = examples.iter().map(|example| example.read(shared)).collect();
+            let places = packing.tree(trunk, &branches.iter().map(Vec::len).collect::<Vec<_>>());
+            if let Some(example) = examples.first().filter(|_| trunk > 0) {
+                inputs.push(decoder.embed_prompt(&example.beginning(shared, decoder.device()), adapter)?);
+            }
+            for branch in branches.iter().filter(|branch| !branch.is_empty()) {
+                inputs.push(decoder.embed_with(branch, adapter)?);
+            }
+            let Some((trunk, branches)) = places.split_first() else { continue };
+            for (example, branch) in zip(examples, branches) {
+                // Each token is predicted by the row before it, the first perhaps by the trunk's last.
+                let rows = trunk.clone().chain(branch.clone());
+                let count = trunk.len() + branch.len();
+                picks.extend(rows.skip(count - example.answer_ids.len()).map(|row| row as i64));
+                targets.extend_from_slice(&example.answer_ids);
+            }
+        }
+        let mut input = Tensor::cat(inputs, 1);
         if tracked {
             input = input.autodiff();
         }
-        // Only the newest rows predict an answer's token; the last layer computes no others.
-        let answers: Vec<&[u32]> = self.examples.iter().map(|example| example.answer_ids.as_slice()).collect();
-        let rows = answers.iter().map(|answer| answer.len()).max().unwrap_or(0);
-        let hidden = decoder.forward(input, Pass::new().adapter(seam).padding(&padding).last_rows(rows))?;
-        let [batch, rows, width] = hidden.dims();
-        let picks = answers
-            .iter()
-            .enumerate()
-            .flat_map(|(b, answer)| (rows - answer.len()..rows).map(move |row| b * rows + row));
-        let picks: Vec<i64> = picks.map(|row| row as i64).collect();
+        let hidden = decoder.forward(input, Pass::new().adapter(seam).packing(&packing))?;
+        let [_, rows, width] = hidden.dims();
         let count = picks.len();
         let picks = Tensor::<1, Int>::from_data(TensorData::new(picks, [count]), decoder.device());
-        let hidden = hidden.reshape([batch * rows, width]).select(0, picks);
-        cross_entropy(decoder, adapter, hidden, &answers.concat(), weight)
+        let hidden = hidden.reshape([rows, width]).select(0, picks);
+        cross_entropy(decoder, adapter, hidden, &targets, weight)
     }
 
-    /// Loss of each example's tokens, from the flat list that [`score`](Self::score) gives.
+    /// Place, example and its tokens' losses, from the flat list that [`score`](Self::score) gives.
     pub(crate) fn by_example<'s>(
         &self,
         nll: &'s [f32],
-    ) -> impl Iterator<Item = (&'a Example, &'s [f32])> + use<'_, 's, 'a> {
+    ) -> impl Iterator<Item = (usize, &'a Example, &'s [f32])> + use<'_, 's, 'a> {
         let mut rest = nll;
-        self.examples.iter().map(move |&example| {
+        self.members.iter().map(move |&(place, example)| {
             let (own, others) = rest.split_at(example.answer_ids.len().min(rest.len()));
             rest = others;
-            (example, own)
+            (place, example, own)
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::HashMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -11,8 +12,8 @@ use lloco_decoder::Decoder;
 use serde::Serialize;
 
 use super::{
-    AdamW, BatchGradients, Evaluation, Example, TrainConfig, batch_gradients, distractors::Distractors, dropout::mix,
-    evaluate, order::Order,
+    AdamW, BatchGradients, Evaluation, Example, SummaryVectors, TrainConfig, batch_gradients, distractors::Distractors,
+    dropout::mix, evaluate, order::Order,
 };
 use crate::{Adapter, Error, Result, durable::Checkpoints};
 
@@ -34,6 +35,8 @@ pub struct Trainer<'a> {
     pub(super) decoder: &'a Decoder,
     pub(super) config: TrainConfig,
     pub(super) examples: Vec<Example>,
+    /// Of each example, the first one about the same documents.
+    documents: Vec<usize>,
     held_out: Vec<Example>,
     distractors: Distractors,
     pub(super) adapter: Adapter,
@@ -67,7 +70,7 @@ pub struct StepReport {
     pub loss: f64,
     /// The batch's answer tokens.
     pub tokens: usize,
-    /// Positions that the model read, padding not counted.
+    /// Positions of the batch's examples; those that several share are counted for each.
     pub positions: usize,
     /// Norm of the gradients before clipping.
     pub grad_norm: f64,
@@ -125,7 +128,20 @@ impl<'a> Trainer<'a> {
         let optimizer = AdamW::new(&config);
         let distractors = Distractors::new(&examples, config.distractors, config.seed)?;
         let (held_out, best) = (Vec::new(), None);
-        Ok(Self { decoder, config, examples, held_out, distractors, adapter, optimizer, step: 0, best, stale: 0 })
+        let documents = documents(&examples);
+        Ok(Self {
+            decoder,
+            config,
+            examples,
+            documents,
+            held_out,
+            distractors,
+            adapter,
+            optimizer,
+            step: 0,
+            best,
+            stale: 0,
+        })
     }
 
     /// Starts from this adapter instead of a new one. Its shape takes the place of the configuration's `lora`, apart
@@ -301,9 +317,11 @@ impl<'a> Trainer<'a> {
         places.filter_map(|(place, index)| Some(self.distractors.beside(self.examples.get(index)?, place))).collect()
     }
 
-    fn order(&self) -> Order {
-        let Self { config, examples, .. } = self;
-        Order { examples: examples.len(), batch: config.effective_batch(), epochs: config.epochs, seed: config.seed }
+    fn order(&self) -> Order<'_> {
+        let Self { config, documents, .. } = self;
+        // Among distractors, no two passes over a document are the same.
+        let together = if config.distractors == 0 { config.batch_size } else { 1 };
+        Order { documents, together, batch: config.effective_batch(), epochs: config.epochs, seed: config.seed }
     }
 }
 
@@ -312,6 +330,13 @@ fn check(examples: &[Example], decoder: &Decoder) -> Result<()> {
         return Err(Error::NoExamples);
     }
     examples.iter().enumerate().try_for_each(|(index, example)| example.check(index, decoder.config()))
+}
+
+/// Of each example, the first one about the same documents.
+fn documents(examples: &[Example]) -> Vec<usize> {
+    let mut first = HashMap::new();
+    let key = |example: &Example| example.prefix.iter().map(SummaryVectors::address).collect::<Vec<_>>();
+    examples.iter().enumerate().map(|(index, example)| *first.entry(key(example)).or_insert(index)).collect()
 }
 
 /// The model's own weight of a module, f32 `[vocab, hidden]`.
