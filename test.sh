@@ -16,5 +16,6 @@ fi
 step cargo fmt --all --check
 step cargo clippy --workspace --all-targets --locked -- --deny warnings
 RUSTDOCFLAGS="--deny warnings" step cargo doc --workspace --no-deps --locked
-step cargo nextest run --workspace --locked
+# Each test that changes bytes at random gets ten seconds.
+LLOCO_FUZZ_SECONDS=${LLOCO_FUZZ_SECONDS:-10} step cargo nextest run --workspace --locked
 step cargo test --workspace --doc --locked

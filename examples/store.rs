@@ -3,7 +3,10 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use lloco_core::store::{Damage, LocalStore, Store};
+use lloco_core::{
+    Digest,
+    store::{Damage, EncoderInfo, LocalStore, Store},
+};
 use lloco_examples::{Output, Result};
 use serde_json::{Value, json};
 
@@ -29,10 +32,17 @@ enum Verb {
     Verify,
     /// Forget damaged summaries, so that `ingest` compresses their documents again
     Repair,
+    /// Make a new catalogue from the store's files, if it is damaged or lost
+    Recover,
     /// Remove what killed processes left, and shrink the catalogue
     Compact,
     /// Take over the documents of other stores, such as the shards of one corpus
-    Merge { stores: Vec<PathBuf> },
+    Merge {
+        stores: Vec<PathBuf>,
+        /// Take over this encoder's summaries where there are another's; `stats` lists the ids
+        #[arg(long, value_name = "ID")]
+        encoder: Option<String>,
+    },
     /// Copy documents, with summaries and adapters, into another store
     Export {
         to: PathBuf,
@@ -51,14 +61,27 @@ enum Verb {
 
 fn run(args: Args) -> Result {
     let report = match args.verb {
-        Verb::Stats => json!(LocalStore::open_read_only(&args.store)?.stats()?),
+        Verb::Stats => {
+            let store = LocalStore::open_read_only(&args.store)?;
+            let encoder = |(encoder, documents): (EncoderInfo, u64)| json!({ "id": encoder.id(), "documents": documents, "encoder": encoder });
+            let encoders: Vec<Value> = store.encoders()?.into_iter().map(encoder).collect();
+            let mut report = json!(store.stats()?);
+            report["encoders"] = json!(encoders);
+            report
+        }
         Verb::Verify => damages(&LocalStore::open_read_only(&args.store)?.verify()?),
         Verb::Repair => damages(&open(&args.store)?.repair()?),
+        Verb::Recover => json!({ "recovered": LocalStore::recover(&args.store)? }),
         Verb::Compact => json!(open(&args.store)?.compact()?),
-        Verb::Merge { stores } => {
+        Verb::Merge { stores, encoder } => {
             let (store, mut reports) = (LocalStore::open(&args.store)?, Vec::new());
+            let encoder = encoder.map(|id| id.parse::<Digest>()).transpose()?;
             for path in stores {
-                reports.push(json!(store.merge(&LocalStore::open_read_only(&path)?, |_| true)?));
+                let part = LocalStore::open_read_only(&path)?;
+                reports.push(json!(match &encoder {
+                    Some(encoder) => store.merge_encoded(&part, encoder, |_| true)?,
+                    None => store.merge(&part, |_| true)?,
+                }));
             }
             json!(reports)
         }

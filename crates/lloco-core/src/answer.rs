@@ -12,7 +12,7 @@ use lloco_lora::Adapter;
 use crate::{
     Error, Lloco, Result,
     reader::page_of,
-    search::{Found, keep_within, passage_range},
+    search::{Found, keep_within},
     store::Store,
 };
 
@@ -245,7 +245,7 @@ impl Lloco {
     fn sources(&self, found: &[Found]) -> Result<Vec<Source>> {
         let source = |Found { document, score, passage }: &Found| {
             let text = self.store.text(&document.text)?;
-            let range = passage_range(&self.embedder, &text, *passage)?;
+            let range = self.search().passage(&self.embedder, &document.text, &text, *passage)?;
             Ok(Source {
                 document: document.id.clone(),
                 title: document.title.clone(),

@@ -1,7 +1,6 @@
 //! Offline, first half: documents in, summary vectors stored.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -11,6 +10,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::{
     Error, Event, Lloco, Result,
+    files::Matches,
     reader::{self, FileText},
     store::{NewDocument, Pending, Shard, Store, SummaryRows},
 };
@@ -64,8 +64,8 @@ impl Lloco {
     /// which formats are read.
     ///
     /// A document's id is its path, its title the file's own or else its name. A file that changed since is replaced; only
-    /// the segments behind the change are read again. A name that is not UTF-8 matches no pattern. Running it twice does
-    /// no work twice; after an interruption it goes on.
+    /// the segments behind the change are read again. A file whose path is not UTF-8 has no id: it is reported and left
+    /// out. Running it twice does no work twice; after an interruption it goes on.
     ///
     /// # Errors
     /// When no file matches, or compressing or storing fails. Single files that cannot be read are reported.
@@ -78,12 +78,10 @@ impl Lloco {
     /// # Errors
     /// As [`add_files`](Self::add_files); when one of the patterns matches no file, nothing is added.
     pub fn add_all_files<P: AsRef<str>>(&self, group: &str, patterns: &[P]) -> Result<Added> {
-        let mut files = BTreeSet::new();
-        for pattern in patterns {
-            files.extend(matching(pattern.as_ref())?);
-        }
+        let mut matches = Matches::default();
+        patterns.iter().try_for_each(|pattern| matches.add(pattern.as_ref()))?;
         let (mut added, mut read, mut bytes) = (Added::default(), Vec::new(), 0);
-        for path in files {
+        for path in matches.files.into_iter().chain(matches.unnameable) {
             match self.read(&path) {
                 Ok(file) => {
                     bytes += file.text.len();
@@ -234,25 +232,6 @@ impl Lloco {
     pub(crate) fn rows(&self, rows: SummaryRows) -> Tensor<2> {
         let shape = [rows.rows(), rows.hidden()];
         Tensor::from_data(TensorData::new(rows.into_data(), shape), self.encoder.decoder().device())
-    }
-}
-
-/// The files that a pattern stands for; the name of a file that exists stands for itself.
-fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
-    if Path::new(pattern).is_file() {
-        return Ok(vec![pattern.into()]);
-    }
-    let fail = |reason: String| Error::Pattern { pattern: pattern.to_owned(), reason };
-    let mut files = Vec::new();
-    for path in glob::glob(pattern).map_err(|e| fail(e.to_string()))? {
-        let path = path.map_err(|e| fail(e.to_string()))?;
-        if path.is_file() {
-            files.push(path);
-        }
-    }
-    match files.is_empty() {
-        true => Err(Error::NoFiles { pattern: pattern.to_owned() }),
-        false => Ok(files),
     }
 }
 

@@ -44,6 +44,7 @@ mod digest;
 mod error;
 pub mod eval;
 mod event;
+mod files;
 mod finetune;
 mod ingest;
 mod lloco;

@@ -2,6 +2,7 @@
 
     pip install numpy bm25s PyStemmer faiss-cpu torch transformers
     python retrieval_peers.py quality SET... [--vectors DIRECTORY]   the same sets; vectors as `quality --vectors` wrote them
+    python retrieval_peers.py hotpotqa FILE FOLDER                   makes a set of HotpotQA's paragraphs
     python retrieval_peers.py search ROWS DIMENSIONS
     python retrieval_peers.py keyword FILE
     python retrieval_peers.py embed MODEL_DIRECTORY FILE
@@ -91,6 +92,32 @@ def quality(sets, vectors):
             print(f"| {folder.name} | numpy | {scores(rankings, queries, relevant)} |")
 
 
+def hotpotqa(file, folder):
+    """All paragraphs of a HotpotQA file as one corpus; a question's supporting paragraphs are the relevant ones.
+
+    A line has `text`, paragraphs between empty lines with the title first, and `questions` with `gold_titles`.
+    """
+    folder = Path(folder)
+    folder.mkdir(exist_ok=True)
+    numbers, queries, relevant = {}, [], []
+    for line in open(file, encoding="utf-8"):
+        line = json.loads(line)
+        own = {}
+        for paragraph in line["text"].split("\n\n"):
+            title = paragraph.split("\n", 1)[0]
+            own[title] = numbers.setdefault(paragraph, f"p{len(numbers)}")
+        for question in line["questions"]:
+            found = [own[title] for title in question["gold_titles"] if title in own]
+            queries.append({"id": question["id"], "text": question["question"]})
+            relevant += [f"{question['id']}\t{paragraph}\t1\n" for paragraph in dict.fromkeys(found)]
+    write = lambda name, lines: (folder / name).write_text("".join(lines), encoding="utf-8")
+    corpus = [dict(zip(("title", "text"), (text.split("\n", 1) + [""])[:2]), id=key) for text, key in numbers.items()]
+    write("corpus.jsonl", [json.dumps(paragraph) + "\n" for paragraph in corpus])
+    write("queries.jsonl", [json.dumps(query) + "\n" for query in queries])
+    write("qrels.tsv", relevant)
+    print(f"{len(corpus)} paragraphs, {len(queries)} questions, {len(relevant)} relevant pairs")
+
+
 def search(rows, dim):
     import faiss
     import numpy as np
@@ -99,7 +126,7 @@ def search(rows, dim):
     generator = np.random.default_rng(1)
     matrix = generator.standard_normal((rows, dim), dtype=np.float32)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    queries = generator.standard_normal((64, dim), dtype=np.float32)
+    queries = generator.standard_normal((32, dim), dtype=np.float32)
 
     def top(found):
         ten = np.argpartition(found, -10, axis=-1)[..., -10:]
@@ -107,7 +134,7 @@ def search(rows, dim):
 
     single = best([timed(lambda: top(matrix @ queries[0]))[1] for _ in range(60)])
     batch = best([timed(lambda: top(queries @ matrix.T))[1] for _ in range(6)])
-    print(f"| {rows} | numpy f32 | {single:.2f} | {batch / 64:.3f} |")
+    print(f"| {rows} | numpy f32 | {single:.2f} | {batch / 32:.3f} |")
     scalar = faiss.ScalarQuantizer
     for name, make in [
         ("faiss f32", lambda: faiss.IndexFlatIP(dim)),
@@ -119,7 +146,7 @@ def search(rows, dim):
         index.add(matrix)
         single = best([timed(lambda: index.search(queries[:1], 10))[1] for _ in range(60)])
         batch = best([timed(lambda: index.search(queries, 10))[1] for _ in range(6)])
-        print(f"| {rows} | {name} | {single:.2f} | {batch / 64:.3f} |")
+        print(f"| {rows} | {name} | {single:.2f} | {batch / 32:.3f} |")
         del index
 
 
@@ -174,6 +201,8 @@ if __name__ == "__main__":
         del rest[place : place + 2]
     if what == "quality":
         quality(rest, vectors)
+    elif what == "hotpotqa":
+        hotpotqa(*rest)
     elif what == "search":
         search(int(rest[0]), int(rest[1]))
     elif what == "keyword":

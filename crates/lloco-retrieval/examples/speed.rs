@@ -3,11 +3,13 @@
 //! ```text
 //! cargo run --release -p lloco-retrieval --features bm25 --example speed -- embed MODEL_DIRECTORY TEXTS
 //! cargo run --release -p lloco-retrieval --features bm25 --example speed -- search ROWS DIMENSIONS
+//! cargo run --release -p lloco-retrieval --features bm25 --example speed -- near ROWS DIMENSIONS VECTORS QUERIES
 //! cargo run --release -p lloco-retrieval --features bm25 --example speed -- texts ROWS FILE
 //! cargo run --release -p lloco-retrieval --features bm25 --example speed -- keyword FILE
 //! ```
 //!
-//! A file of texts has one a line. `texts` makes one of random words, as rare and as frequent as words are.
+//! `near` makes rows that lie as the given vectors do (files as `quality --vectors` writes them), and says how many of the
+//! exact ten nearest each number of candidates finds. A file of texts has one a line. `texts` makes one of random words, as rare and as frequent as words are.
 //! `retrieval_peers.py` beside this file measures other programs on the same texts and sizes.
 #![allow(clippy::print_stdout, reason = "it reports to a terminal")]
 
@@ -24,9 +26,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["embed", model, file] => embed(model, &lines(file)?),
         ["search", rows, dim] => search(rows.parse()?, dim.parse()?),
+        ["near", rows, dim, vectors, queries] => near(rows.parse()?, dim.parse()?, vectors, queries),
         ["texts", rows, file] => write_texts(rows.parse()?, file),
         ["keyword", file] => keyword(&lines(file)?),
-        _ => Err("usage: speed embed MODEL TEXTS | search ROWS DIMENSIONS | texts ROWS FILE | keyword FILE".into()),
+        _ => Err("usage: see the beginning of examples/speed.rs".into()),
     }
 }
 
@@ -50,7 +53,7 @@ fn embed(model: &str, texts: &[String]) -> Result<(), Box<dyn Error>> {
 fn search(rows: usize, dim: usize) -> Result<(), Box<dyn Error>> {
     let bandwidth = bandwidth();
     println!("this machine reads {bandwidth:.1} GB/s");
-    println!("| rows | type | one query, ms | GB/s | of bandwidth | 64 at once, ms each | recall@10 |");
+    println!("| rows | type | one query, ms | GB/s | of bandwidth | 32 at once, ms each | recall@10 |");
     println!("|---|---|---|---|---|---|---|");
     let mut state = 1;
     let mut matrix = |rows| {
@@ -68,7 +71,7 @@ fn search(rows: usize, dim: usize) -> Result<(), Box<dyn Error>> {
         let vectors = matrix(keys.len())?;
         indexes.iter_mut().try_for_each(|index| index.add(&keys, &vectors))?;
     }
-    let queries = matrix(64)?;
+    let queries = matrix(32)?;
     let one = queries.row(0).unwrap_or_default();
     let mut exact = Vec::new();
     for (index, size) in indexes.iter().zip([4, 2, 1]) {
@@ -89,8 +92,55 @@ fn search(rows: usize, dim: usize) -> Result<(), Box<dyn Error>> {
             "| {rows} | {:?} | {single:.2} | {rate:.1} | {:.0} % | {:.3} | {recall:.4} |",
             index.row_type(),
             100.0 * rate / bandwidth,
-            batch / 64.0
+            batch / 32.0
         );
+    }
+    Ok(())
+}
+
+fn near(rows: usize, dim: usize, vectors: &str, queries: &str) -> Result<(), Box<dyn Error>> {
+    let read = |file: &str| -> Result<Embeddings, Box<dyn Error>> {
+        let bytes = fs::read(file)?;
+        let (numbers, _) = bytes.as_chunks();
+        Ok(Embeddings::new(dim, numbers.iter().map(|number| f32::from_le_bytes(*number)).collect())?)
+    };
+    let (known, queries) = (read(vectors)?, read(queries)?);
+    let mut index = DenseIndex::new(dim, "made up", RowType::F16)?;
+    let mut state = 4;
+    for first in (0..rows).step_by(10_000) {
+        let keys: Vec<u64> = (first..rows.min(first + 10_000)).map(|key| key as u64).collect();
+        let mut values = Vec::with_capacity(keys.len() * dim);
+        for _ in &keys {
+            // A known vector, moved by half the difference of two others: it stays among its neighbours, in directions
+            // that vectors differ in.
+            let mut any = || known.row((random(&mut state) * known.len() as f32) as usize).unwrap_or_default();
+            let (a, b, c) = (any(), any(), any());
+            values.extend(a.iter().zip(b).zip(c).map(|((a, b), c)| a + 0.5 * (b - c)));
+        }
+        let mut vectors = Embeddings::new(dim, values)?;
+        vectors.normalize();
+        index.add(&keys, &vectors)?;
+    }
+    let queries: Vec<&[f32]> = queries.rows().take(200).collect();
+    let exact = queries.iter().map(|query| index.search(query, 10)).collect::<Result<Vec<_>, _>>()?;
+    let (_, preparing) = timed(|| index.search_near(queries[0], 10, 10, None));
+    println!("{rows} rows of f16 from {} vectors; signs made in {:.2} s", known.len(), preparing.as_secs_f64());
+    println!("| candidates | median of {} queries, ms | recall@10 |\n|---|---|---|", queries.len());
+    let median = |mut times: Vec<Duration>| -> f64 {
+        times.sort();
+        times.get(times.len() / 2).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+    };
+    let times = queries.iter().take(30).map(|query| timed(|| index.search(query, 10)).1);
+    println!("| all, exactly | {:.2} | 1 |", median(times.collect()));
+    for candidates in [100, 300, 1000, 3000, 10_000] {
+        let (mut times, mut common) = (Vec::new(), 0);
+        for (query, exact) in queries.iter().zip(&exact) {
+            let (found, time) = timed(|| index.search_near(query, 10, candidates, None));
+            times.push(time);
+            common += found?.iter().filter(|hit| exact.iter().any(|exact| exact.key == hit.key)).count();
+        }
+        let recall = common as f64 / (10 * queries.len()) as f64;
+        println!("| {candidates} | {:.2} | {recall:.4} |", median(times));
     }
     Ok(())
 }

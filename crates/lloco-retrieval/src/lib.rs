@@ -32,7 +32,7 @@
 //! |---|---|
 //! | cut texts at sentence ends | [`PassageSplitter`] |
 //! | passages and questions to vectors | [`Embedder`]: MiniLM, Contriever, e5, bge and their kin |
-//! | nearest vectors, exactly | [`DenseIndex`], [`DenseRetriever`] |
+//! | nearest vectors, exactly or nearly | [`DenseIndex`], [`DenseRetriever`] |
 //! | shared words, BM25 | `KeywordIndex`, feature `bm25` |
 //! | several rankings to one | [`HybridRetriever`], [`reciprocal_rank_fusion`] |
 //! | from passages to documents | [`rank_documents`] |
@@ -46,8 +46,8 @@
 //! `KeywordIndex` panics over a forged file, that is caught and becomes [`Error::Damaged`].
 //!
 //! # What it is not
-//! No server, no approximate search: a search compares the query with every row, at the speed of
-//! memory. See `docs/results/retrieval.md` for speed and quality.
+//! No server and no graph of neighbours: a search compares the query with every row, or with every row's signs, at the
+//! speed of memory. See `docs/results/retrieval.md` for speed and quality.
 //!
 //! # Features
 //! `flex` (default, pure-Rust CPU), `cuda`, `wgpu`, `vulkan`, `metal` and `ndarray` make devices available; `bm25` adds

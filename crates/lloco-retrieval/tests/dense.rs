@@ -145,6 +145,61 @@ fn a_filter_hides_keys() {
 
 /// A long walk of every operation, compared with a map after each step.
 #[test]
+fn the_nearest_are_among_those_with_like_signs() {
+    let mut random = Random(8);
+    // Rows around centres, as texts lie around topics.
+    let centres: Vec<Vec<f32>> = (0..50).map(|_| random.vector()).collect();
+    let row = |random: &mut Random| -> Vec<f32> {
+        let centre = &centres[random.below(50) as usize];
+        centre.iter().zip(random.vector()).map(|(a, b)| a + 0.4 * b).collect()
+    };
+    let rows: Vec<Vec<f32>> = (0..20_000).map(|_| row(&mut random)).collect();
+    let queries: Vec<Vec<f32>> = (0..40).map(|_| row(&mut random)).collect();
+    let directory = tempfile::tempdir().unwrap();
+    for row_type in [RowType::F32, RowType::F16, RowType::I8] {
+        let mut index = index(row_type);
+        let all: Vec<u64> = (0..rows.len() as u64).collect();
+        index.add(&all[..9_000], &matrix(&rows[..9_000])).unwrap();
+        index.save(directory.path().join("dense.index")).unwrap();
+        let near =
+            |index: &DenseIndex, query: &[f32], candidates| index.search_near(query, 10, candidates, None).unwrap();
+        assert_eq!(near(&index, &queries[0], 9_000), index.search(&queries[0], 10).unwrap());
+        // Signs that were made before know what comes later.
+        index.add(&all[9_000..], &matrix(&rows[9_000..])).unwrap();
+        index.remove(&all[5..9]);
+        index.commit().unwrap();
+        let (mut found, mut few) = (0, 0);
+        for query in &queries {
+            let exact = index.search(query, 10).unwrap();
+            assert_eq!(near(&index, query, 20_000), exact);
+            let common = |hits: Vec<Hit>| hits.iter().filter(|hit| exact.contains(hit)).count();
+            found += common(near(&index, query, 2_000));
+            few += common(near(&index, query, 100));
+            // Of a filtered tenth all are looked at, if so many are asked for.
+            let tenth = |key: u64| key % 10 == 3;
+            let filtered = index.search_near(query, 10, 2_000, Some(&tenth)).unwrap();
+            assert_eq!(filtered, index.search_filtered(query, 10, Some(&tenth)).unwrap());
+        }
+        assert!(found > few && found >= 380, "{row_type:?}: {found} and {few} of 400");
+    }
+}
+
+#[test]
+fn near_search_of_little() {
+    let mut empty = index(RowType::F16);
+    let query = vec![1.0; DIM];
+    assert!(empty.search_near(&query, 3, 10, None).unwrap().is_empty());
+    empty.add(&[4, 5], &matrix(&[vec![0.0; DIM], vec![1.0; DIM]])).unwrap();
+    assert_eq!(keys(&empty.search_near(&query, 3, 0, None).unwrap()), [5, 4]);
+    assert!(empty.search_near(&query, 0, 10, None).unwrap().is_empty());
+    assert!(empty.search_near(&query, 3, 10, Some(&|_| false)).unwrap().is_empty());
+    assert!(empty.search_near(&query[1..], 3, 10, None).is_err());
+    assert!(empty.search_near(&[f32::NAN; DIM], 3, 10, None).is_err());
+    empty.remove(&[4, 5]);
+    assert!(empty.search_near(&query, 3, 10, None).unwrap().is_empty());
+}
+
+#[test]
 fn any_history_equals_the_map_it_describes() {
     for row_type in [RowType::F16, RowType::F32] {
         let directory = tempfile::tempdir().unwrap();

@@ -143,16 +143,27 @@ pub(super) fn check_adapter(
     row.files.iter().map(file).chain([(label, checked)]).collect()
 }
 
+/// What `lloco.json` in a stored adapter says: group, version, files.
+pub(super) fn label(directory: &Path) -> Result<(String, u32, BTreeMap<String, Digest>)> {
+    let path = directory.join(LABEL);
+    let Label { group, adapter, files, .. } = read_label(&path)?;
+    Ok((group, adapter, files))
+}
+
 /// Checks that `lloco.json` says what the catalogue says.
 fn check_label(path: &Path, group: &str, version: u32, row: &AdapterRow) -> Result<()> {
-    let text = fs::read(path).map_err(|error| unreadable(path, error))?;
-    let broken = |error: serde_json::Error| Error::damaged(path, error.to_string());
-    serde_json::from_slice::<Stamp>(&text).map_err(broken)?.check(FORMAT, path)?;
-    let label: Label = serde_json::from_slice(&text).map_err(broken)?;
+    let label = read_label(path)?;
     match label.group == group && label.adapter == version && label.files == row.files {
         true => Ok(()),
         false => Err(Error::damaged(path, "it does not say what the catalogue says")),
     }
+}
+
+fn read_label(path: &Path) -> Result<Label> {
+    let text = fs::read(path).map_err(|error| unreadable(path, error))?;
+    let broken = |error: serde_json::Error| Error::damaged(path, error.to_string());
+    serde_json::from_slice::<Stamp>(&text).map_err(broken)?.check(FORMAT, path)?;
+    serde_json::from_slice(&text).map_err(broken)
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Error {

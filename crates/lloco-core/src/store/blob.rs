@@ -24,7 +24,7 @@ pub(super) const ENTRY: &str = "lloco";
 pub(super) struct Label<'a> {
     #[serde(flatten)]
     stamp: Stamp,
-    key: Digest,
+    pub(super) key: Digest,
     previous: Option<Digest>,
     tokens: u32,
     pub(super) encoder: Cow<'a, EncoderInfo>,

@@ -18,6 +18,8 @@ use redb::{
 use super::disk::{IoHook, IoStep};
 use crate::error::{Error, Result};
 
+/// What to do about a damaged catalogue.
+pub(super) const WAY_OUT: &str = "restore it from a copy, or make a new one from the store's files with `recover`";
 /// Memory for the catalogue's pages.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -145,7 +147,7 @@ impl Catalogue {
     }
 }
 
-fn builder() -> Builder {
+pub(super) fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_concurrency_mode(ConcurrencyMode::SingleWriter).set_cache_size(CACHE_BYTES);
     builder
@@ -157,20 +159,23 @@ fn builder() -> Builder {
 fn guarded<T>(path: &Path, body: impl FnOnce() -> Result<T, Failure>) -> Result<T> {
     let failed = |reason: String| Error::Catalogue { path: path.into(), reason };
     let outcome = catch_unwind(AssertUnwindSafe(body))
-        .unwrap_or_else(|_| Err(failed("it is damaged; restore it from a copy".into()).into()));
+        .unwrap_or_else(|_| Err(failed(format!("it is damaged; {WAY_OUT}")).into()));
     outcome.map_err(|failure| match failure {
         Failure::Store(error) => error,
         Failure::Row(error) => failed(format!("a row cannot be read: {error}")),
-        Failure::Database(redb::Error::Io(error)) => Error::io("use", path, error),
+        Failure::Database(redb::Error::Io(error)) => match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                failed(format!("it is damaged ({error}); {WAY_OUT}"))
+            }
+            _ => Error::io("use", path, error),
+        },
         Failure::Database(redb::Error::DatabaseAlreadyOpen) => {
             Error::StoreLocked { path: path.parent().unwrap_or(path).into() }
         }
         Failure::Database(redb::Error::RepairAborted) => {
             Error::NotClosed { path: path.parent().unwrap_or(path).into() }
         }
-        Failure::Database(redb::Error::Corrupted(reason)) => {
-            failed(format!("it is damaged ({reason}); restore it from a copy"))
-        }
+        Failure::Database(redb::Error::Corrupted(reason)) => failed(format!("it is damaged ({reason}); {WAY_OUT}")),
         Failure::Database(redb::Error::PreviousIo) => {
             failed("an earlier write failed; close the store and open it again".into())
         }

@@ -154,6 +154,14 @@ impl Disk {
         self.sync_parent(path)
     }
 
+    /// Gives a file a second name, or copies it where the system knows no second names.
+    pub(super) fn keep(&self, path: &Path, kept: &Path) -> Result<()> {
+        self.step("create", kept)?;
+        let copy = |_| fs::copy(path, kept).and_then(|_| File::open(kept)?.sync_all());
+        fs::hard_link(path, kept).or_else(copy).map_err(|error| Error::io("create", kept, error))?;
+        self.sync_parent(kept)
+    }
+
     /// Removes a file or directory. What is gone already is fine.
     pub(super) fn remove(&self, path: &Path) -> Result<()> {
         self.step("remove", path)?;

@@ -10,7 +10,8 @@ use super::batch::Batch;
 use super::catalogue::Failure;
 use super::local::{LocalStore, now};
 use super::rows::{
-    Contents, DOCUMENTS, DocumentRow, ENCODERS, ENCODINGS, EncodingRow, GROUPS, GroupRow, MEMBERS, SEGMENTS, TEXTS,
+    Contents, DOCUMENTS, DocumentRow, ENCODERS, ENCODINGS, EncodingRow, GROUPS, GroupRow, MEMBERS, META, SEGMENTS,
+    TEXTS,
 };
 use super::tables::{Tables, get, segment_keys};
 use super::types::{Document, Group, NewDocument, Pending, Shard, Staged, Summary};
@@ -19,6 +20,15 @@ use crate::error::{Error, Result};
 
 /// Most documents that one transaction takes.
 pub(super) const DOCUMENTS_AT_ONCE: usize = 1024;
+
+/// What a search needs to know of a document.
+pub(crate) struct Listed {
+    pub(crate) id: String,
+    pub(crate) group: String,
+    /// The text that readers see.
+    pub(crate) text: Digest,
+    pub(crate) compressed: bool,
+}
 
 impl LocalStore {
     pub(super) fn add_document(&self, document: &NewDocument<'_>) -> Result<Document> {
@@ -137,6 +147,19 @@ impl LocalStore {
             let reader = Reader::open(transaction)?;
             let rows = Self::document_rows(transaction, group)?;
             rows.into_iter().map(|(id, row)| reader.document(&id, row)).collect()
+        })
+    }
+
+    /// Every document in brief, and the [revision](LocalStore::revision) of which this is true. Reads one row a
+    /// document, where [`Store::documents`](super::Store::documents) reads one a segment.
+    pub(crate) fn listed(&self) -> Result<(u64, Vec<Listed>)> {
+        self.catalogue.read(|transaction| {
+            let revision = transaction.open_table(META)?.get("revision")?.map_or(0, |number| number.value());
+            let listed = |(id, row): (String, DocumentRow)| {
+                let DocumentRow { contents: Contents { group, text, .. }, encoder, .. } = row;
+                Listed { id, group, text, compressed: encoder.is_some() }
+            };
+            Ok((revision, Self::document_rows(transaction, None)?.into_iter().map(listed).collect()))
         })
     }
 

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use redb::WriteTransaction;
 
-use super::catalogue::{Catalogue, Failure};
+use super::catalogue::{Catalogue, Failure, WAY_OUT};
 use super::disk::{Disk, IoHook, entries};
 use super::layout::{FORMAT_VERSION, Layout, Stamp, check_version};
 use super::precision::SummaryRows;
+use super::recover::{Recovered, recover};
 use super::tables::Tables;
 use super::types::{Adapter, Document, EncoderInfo, Encoding, Group, NewDocument, Pending, Shard};
 use super::{Store, rows};
@@ -96,6 +97,16 @@ impl StoreOptions {
         Ok(store)
     }
 
+    /// Makes a new catalogue where it is damaged or lost. See [`LocalStore::recover`].
+    ///
+    /// # Errors
+    /// As [`LocalStore::recover`].
+    pub fn recover(&self, path: impl AsRef<Path>) -> Result<Option<Recovered>> {
+        let layout = Layout::new(path.as_ref());
+        layout.refuse_links()?;
+        recover(self, &layout, &Disk::new(self.hook.clone()))
+    }
+
     /// Opens for reading, beside a writer if there is one. Writes nothing, not even a lock file.
     ///
     /// # Errors
@@ -119,7 +130,7 @@ fn create(layout: &Layout, disk: &Disk) -> Result<()> {
         }
         // The catalogue comes before any contents: without it, contents mean that it was lost.
         if layout.texts().exists() {
-            let reason = "it is missing; restore it from a copy".into();
+            let reason = format!("it is missing; {WAY_OUT}");
             return Err(Error::Catalogue { path: layout.catalogue(), reason });
         }
     } else {

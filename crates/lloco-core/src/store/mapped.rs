@@ -11,6 +11,7 @@ use super::blob::{ENTRY, FORMAT, Label, dtype};
 use super::layout::Stamp;
 use super::map::map;
 use super::precision::{Precision, SummaryRows};
+use super::types::EncoderInfo;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -78,7 +79,7 @@ impl MappedSegment {
         if found != *checksum {
             return Err(Error::checksum(path, checksum, &found));
         }
-        let Found { values, scales, rows, hidden, precision } = find(&bytes, path)?;
+        let Found { values, scales, rows, hidden, precision, .. } = find(&bytes, path)?;
         Ok(Self { bytes, values, scales, rows, hidden, precision })
     }
 
@@ -135,14 +136,16 @@ impl MappedSegment {
     }
 }
 
-/// Where in a file its rows are.
+/// Where in a file its rows are, and what its label says.
 #[derive(Debug)]
 pub(super) struct Found {
     values: Range<usize>,
     scales: Range<usize>,
-    rows: usize,
+    pub(super) rows: usize,
     hidden: usize,
     precision: Precision,
+    pub(super) key: Digest,
+    pub(super) encoder: EncoderInfo,
 }
 
 /// Finds the rows in a summary file's contents.
@@ -173,7 +176,8 @@ pub(super) fn find(bytes: &[u8], path: &Path) -> Result<Found> {
         }
         _ => 0..0,
     };
-    Ok(Found { values: range_within(bytes, summary.data()), scales, rows, hidden, precision })
+    let values = range_within(bytes, summary.data());
+    Ok(Found { values, scales, rows, hidden, precision, key: label.key, encoder: label.encoder.into_owned() })
 }
 
 /// The place of a part, which was cut out of the whole.

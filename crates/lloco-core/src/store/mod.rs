@@ -59,6 +59,7 @@ mod local;
 mod map;
 mod mapped;
 mod precision;
+mod recover;
 mod rows;
 mod tables;
 mod transfer;
@@ -68,10 +69,12 @@ use std::path::Path;
 
 pub use check::{Damage, Stats, Swept};
 pub use disk::{IoHook, IoStep};
+pub(crate) use documents::Listed;
 pub use layout::{FORMAT_VERSION, OLDEST_FORMAT_VERSION};
 pub use local::{LocalStore, StoreOptions};
 pub use mapped::{MappedSegment, MappedSummary};
 pub use precision::{Precision, SummaryRows};
+pub use recover::Recovered;
 pub use transfer::Merged;
 pub use types::{
     Adapter, Document, EncoderInfo, Encoding, Group, NewDocument, NewSummary, Pending, Segment, Shard, Staged, Summary,

@@ -54,11 +54,24 @@ impl LocalStore {
     /// # Errors
     /// Failures of either store. What was taken over before stays.
     pub fn merge(&self, other: &Self, select: impl Fn(&Document) -> bool) -> Result<Merged> {
+        self.merge_from(other, None, &select)
+    }
+
+    /// [`LocalStore::merge`], where a summary by this [encoder](EncoderInfo::id) takes the place of
+    /// one by another encoder here: how several machines compress a library again.
+    ///
+    /// # Errors
+    /// As [`LocalStore::merge`].
+    pub fn merge_encoded(&self, other: &Self, encoder: &Digest, select: impl Fn(&Document) -> bool) -> Result<Merged> {
+        self.merge_from(other, Some(encoder), &select)
+    }
+
+    fn merge_from(&self, other: &Self, encoder: Option<&Digest>, select: &dyn Fn(&Document) -> bool) -> Result<Merged> {
         let mut merged = Merged::default();
-        let documents: Vec<Document> = other.documents(None)?.into_iter().filter(select).collect();
+        let documents: Vec<Document> = other.documents(None)?.into_iter().filter(|found| select(found)).collect();
         let mut rest = documents.iter().peekable();
         while rest.peek().is_some() {
-            self.take_over(other, &mut rest, &mut merged)?;
+            self.take_over(other, encoder, &mut rest, &mut merged)?;
         }
         let conflicts: BTreeSet<&String> = merged.conflicts.iter().collect();
         let groups = documents.iter().filter(|document| !conflicts.contains(&document.id));
@@ -108,6 +121,7 @@ impl LocalStore {
     fn take_over<'d>(
         &self,
         other: &Self,
+        encoder: Option<&Digest>,
         documents: &mut impl Iterator<Item = &'d Document>,
         merged: &mut Merged,
     ) -> Result<()> {
@@ -123,7 +137,11 @@ impl LocalStore {
                     merged.conflicts.push(id.clone());
                     continue;
                 }
-                Some(row) => row.staged.is_some() || row.encoder.is_none(),
+                Some(row) => {
+                    let theirs = summary.as_ref().map(|summary| summary.encoder.id());
+                    let replaces = encoder.is_some() && theirs.as_ref() == encoder && row.encoder != theirs;
+                    row.staged.is_some() || row.encoder.is_none() || replaces
+                }
                 None => true,
             };
             if known.is_some() {

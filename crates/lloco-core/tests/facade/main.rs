@@ -258,6 +258,27 @@ fn a_removed_document_is_not_found() {
 }
 
 #[test]
+fn one_text_in_two_groups_is_found_in_each() {
+    let fixture = Fixture::new();
+    let lloco = fixture.lloco();
+    let both = [NewDocument::new("a", MANUAL).group("pumps"), NewDocument::new("b", MANUAL).group("copies")];
+    let twin = NewDocument::new("c", MANUAL).group("copies");
+    lloco.add(&[both[0], both[1], twin, NewDocument::new("meeting", MEETING).group("town")]).unwrap();
+    let ask = |group: &str| {
+        let answer = lloco.ask_with("Which valve first?", &short().group(group).top_k(3)).unwrap();
+        answer.sources.into_iter().map(|source| source.document).collect::<Vec<_>>()
+    };
+    // A text is read once, under the first of its documents.
+    assert_eq!((ask("pumps"), ask("copies")), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    lloco.remove("b").unwrap();
+    assert_eq!(ask("copies"), ["c"]);
+    lloco.remove("c").unwrap();
+    let error = lloco.ask_with("Which valve first?", &short().group("copies")).unwrap_err();
+    assert!(matches!(&error, Error::NothingToAsk { group: Some(group), .. } if group == "copies"), "{error}");
+    assert_eq!(ask("pumps"), ["a"]);
+}
+
+#[test]
 fn another_encoder_is_refused() {
     let fixture = Fixture::new();
     fixture.lloco().add(&documents()).unwrap();
@@ -358,17 +379,24 @@ fn documents_that_cannot_be_taken_are_named() {
 
 #[cfg(unix)]
 #[test]
-fn file_names_that_are_not_text_match_no_pattern() {
+fn files_whose_names_are_not_text_are_reported() {
     use std::os::unix::ffi::OsStrExt as _;
     let fixture = Fixture::new();
-    let dir = fixture.path().join("texts");
-    fs::create_dir(&dir).unwrap();
-    for name in [&b"a\xff.txt"[..], b"a\xfe.txt", b"new\nline.txt"] {
-        fs::write(dir.join(std::ffi::OsStr::from_bytes(name)), "text").unwrap();
+    let (dir, name) = (fixture.path().join("texts"), std::ffi::OsStr::from_bytes);
+    fs::create_dir_all(dir.join(name(b"deep\xff/er"))).unwrap();
+    for file in [&b"a\xff.txt"[..], b"a\xfe.txt", b"a\xff.md", b"new\nline.txt", b"deep\xff/er/b.txt"] {
+        fs::write(dir.join(name(file)), "text").unwrap();
     }
     let lloco = fixture.lloco();
     let added = lloco.add_files("g", &dir.join("*.txt").to_string_lossy()).unwrap();
-    assert_eq!((added.documents, added.failed.len()), (1, 0));
+    assert_eq!(added.documents, 1);
+    let left_out = |added: &lloco_core::Added| -> Vec<PathBuf> {
+        added.failed.iter().for_each(|(_, error)| assert!(error.to_string().contains("not UTF-8"), "{error}"));
+        added.failed.iter().map(|(path, _)| path.strip_prefix(&dir).unwrap().to_owned()).collect()
+    };
+    assert_eq!(left_out(&added), [name(b"a\xfe.txt"), name(b"a\xff.txt")].map(PathBuf::from));
+    let added = lloco.add_files("g", &dir.join("**/b.*").to_string_lossy()).unwrap();
+    assert_eq!(left_out(&added), [PathBuf::from(name(b"deep\xff/er/b.txt"))]);
     let id = dir.join("new\nline.txt").to_string_lossy().into_owned();
     assert!(lloco.store().document(&id).unwrap().is_some());
 }

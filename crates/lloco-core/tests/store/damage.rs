@@ -131,3 +131,129 @@ fn a_damaged_catalogue_gives_an_error_and_no_panic() {
     attempt(&good, "the original");
     assert_eq!(outcomes.len(), 2, "both outcomes occur");
 }
+
+/// Documents in several states, and an adapter that is not the newest.
+fn varied(root: &Path) -> LocalStore {
+    let store = filled(root, Precision::F32);
+    store.add(&NewDocument::new("c", "Thirty-two bytes of text, no less").title("A twin").group("g")).unwrap();
+    compress(&store, &encoder());
+    store.replace(&NewDocument::new("b", "Other text, now longer").group("h")).unwrap();
+    store.put_adapter("g", &adapter(root, b"newer weights")).unwrap();
+    store.set_adapter("g", Some(1)).unwrap();
+    store
+}
+
+/// Every document as far as people gave it: id, group, title, text.
+fn given(store: &LocalStore) -> BTreeSet<[String; 4]> {
+    let own = |document: lloco_core::store::Document| {
+        let (group, title, text) = match document.staged {
+            Some(staged) => (staged.group, staged.title, staged.text),
+            None => (document.group, document.title, document.text),
+        };
+        [document.id, group, title, store.text(&text).unwrap()]
+    };
+    store.documents(None).unwrap().into_iter().map(own).collect()
+}
+
+#[test]
+fn a_lost_catalogue_is_made_anew_from_the_files() {
+    let directory = crate::directory();
+    let encoder = encoder();
+    let store = varied(directory.path());
+    let (root, before) = (store.path().to_owned(), given(&store));
+    drop(store);
+    assert_eq!(LocalStore::recover(&root).unwrap(), None, "a whole store stays as it is");
+    fs::remove_file(root.join("catalog.redb")).unwrap();
+    assert!(LocalStore::open(&root).unwrap_err().to_string().contains("`recover`"));
+
+    let recovered = LocalStore::recover(&root).unwrap().unwrap();
+    assert_eq!((recovered.documents, recovered.nameless, recovered.adapters), (3, 3, 2));
+    assert_eq!((recovered.summaries, recovered.unchecked, recovered.damaged.len()), (12, 12, 0));
+    let store = LocalStore::open(&root).unwrap();
+    let texts = |given: &BTreeSet<[String; 4]>| given.iter().map(|[.., text]| text.clone()).collect::<BTreeSet<_>>();
+    let all = texts(&before).into_iter().chain(["Other text".to_owned()]).collect();
+    assert_eq!(texts(&given(&store)), all);
+    assert_eq!(compress(&store, &encoder), 4, "only what never was compressed is computed");
+    assert_eq!(store.adapter("g").unwrap().unwrap().version, 2);
+    // Under their own ids again, nothing is computed.
+    for [id, group, title, text] in &before {
+        store.add(&NewDocument::new(id, text).group(group).title(title)).unwrap();
+    }
+    assert_eq!(compress(&store, &encoder), 0);
+    for lost in store.documents(Some("recovered")).unwrap() {
+        assert!(store.remove(&lost.id).unwrap());
+    }
+    assert_eq!(given(&store), before);
+    assert!(store.verify().unwrap().is_empty() && store.compact().is_ok());
+}
+
+#[test]
+fn a_damaged_catalogue_is_read_as_far_as_it_goes() {
+    let directory = crate::directory();
+    let encoder = encoder();
+    let store = varied(directory.path());
+    let (root, before) = (store.path().to_owned(), given(&store));
+    drop(store);
+    let good = fs::read(root.join("catalog.redb")).unwrap();
+    let (mut recoveries, mut all_named) = (0, 0);
+    for at in (0..512).step_by(61).chain((512..good.len()).step_by(good.len() / 60)) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x41;
+        fs::write(root.join("catalog.redb"), bytes).unwrap();
+        let Some(recovered) = LocalStore::recover(&root).unwrap() else { continue };
+        recoveries += 1;
+        assert!(recovered.old.as_ref().is_some_and(|kept| kept.is_file()));
+        fs::remove_file(recovered.old.unwrap()).unwrap();
+        let store = LocalStore::open(&root).unwrap();
+        let found = given(&store);
+        let has = |text: &String| found.iter().any(|[.., found]| found == text);
+        assert!(before.iter().all(|[.., text]| has(text)), "byte {at}: a text is lost");
+        all_named += usize::from(found == before);
+        assert_eq!((recovered.damaged.len(), store.verify().unwrap().len()), (0, 0), "byte {at}");
+        assert!(compress(&store, &encoder) <= 4, "byte {at}: summaries are lost");
+        assert_eq!(store.summary("a", &encoder).is_ok(), found.iter().any(|[id, ..]| id == "a"));
+        drop(store);
+        // What compressing added was not there before.
+        fs::write(root.join("catalog.redb"), &good).unwrap();
+        LocalStore::open(&root).unwrap().compact().unwrap();
+    }
+    assert!(recoveries > 5 && all_named * 2 > recoveries, "{recoveries} recoveries, {all_named} with all names");
+}
+
+#[test]
+fn recovery_leaves_out_what_is_damaged_and_can_be_interrupted() {
+    let directory = crate::directory();
+    let encoder = encoder();
+    let store = varied(directory.path());
+    let (root, summary) = (store.path().to_owned(), store.document("a").unwrap().unwrap().summary.unwrap());
+    drop(store);
+    let names = files(&root);
+    let path = |part: &str| root.join(names.iter().find(|name| name.contains(part)).unwrap());
+    let key = summary.segments[3].to_string();
+    fs::write(path(&key), b"not a summary").unwrap();
+    fs::remove_file(path("2/lloco.json")).unwrap();
+    fs::write(root.join("catalog.redb"), b"not a catalogue").unwrap();
+    let mut step = 0;
+    let recovered = loop {
+        let (count, limit) = (std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)), step);
+        let hook: lloco_core::store::IoHook =
+            std::sync::Arc::new(move |_| match count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < limit {
+                true => Ok(()),
+                false => Err(std::io::Error::other("stopped here")),
+            });
+        match lloco_core::store::StoreOptions::new().io_hook(hook).recover(&root) {
+            Ok(recovered) => break recovered,
+            Err(error) => assert!(matches!(error, Error::Io { .. }), "{error}"),
+        }
+        step += 1;
+    };
+    assert!(step > 5, "{step}");
+    if let Some(recovered) = recovered {
+        let damaged: BTreeSet<_> = recovered.damaged.iter().map(|damage| damage.path.clone()).collect();
+        assert_eq!(damaged, [path(&key), path("2/adapter_config.json").parent().unwrap().to_owned()].into());
+        assert_eq!(recovered.adapters, 1);
+    }
+    let store = LocalStore::open(&root).unwrap();
+    assert_eq!(compress(&store, &encoder), 6 + 4, "from the damaged segment on, and what never was compressed");
+    assert!(store.verify().unwrap().is_empty());
+}

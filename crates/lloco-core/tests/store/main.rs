@@ -8,6 +8,8 @@ mod disk;
 mod format;
 mod fuzz;
 mod model;
+#[path = "../mutator/mod.rs"]
+mod mutator;
 mod open;
 mod transfer;
 mod verbs;

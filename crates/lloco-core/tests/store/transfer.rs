@@ -95,6 +95,38 @@ fn unfinished_work_here_is_completed_by_a_merge() {
 }
 
 #[test]
+fn a_library_is_compressed_again_in_shares() {
+    let directory = crate::directory();
+    let (old, new) = (encoder(), encoder().precision(lloco_core::store::Precision::F16));
+    let texts: Vec<(String, String)> = (0..12).map(|i| (format!("{i}"), text(i))).collect();
+    let add = |store: &LocalStore| {
+        texts.iter().for_each(|(id, text)| drop(store.add(&NewDocument::new(id, text)).unwrap()));
+    };
+    let library = LocalStore::open(directory.path().join("library")).unwrap();
+    add(&library);
+    compress(&library, &old);
+    assert_eq!(library.encoders().unwrap(), [(old.clone(), 12)]);
+    for index in 0..3 {
+        let part = LocalStore::open(directory.path().join(format!("part-{index}"))).unwrap();
+        add(&part);
+        for work in part.pending(&new, Shard::new(index, 3).unwrap()).unwrap() {
+            compress_some(&part, &new, &work, usize::MAX);
+        }
+        assert_eq!(library.merge(&part, |_| true).unwrap().summaries, 0, "without being asked, nothing is replaced");
+        let merged = library.merge_encoded(&part, &new.id(), |_| true).unwrap();
+        assert_eq!((merged.added, merged.conflicts.len()), (0, 0));
+        assert_eq!(library.merge_encoded(&part, &new.id(), |_| true).unwrap().summaries, 0);
+    }
+    assert_eq!(library.encoders().unwrap(), [(new.clone(), 12)]);
+    let whole = LocalStore::open(directory.path().join("whole")).unwrap();
+    add(&whole);
+    compress(&whole, &new);
+    assert_eq!(seen(&library, &new), seen(&whole, &new));
+    assert_eq!(files(library.path()), files(whole.path()), "nothing of the old encoder stays");
+    assert!(library.verify().unwrap().is_empty());
+}
+
+#[test]
 fn damage_does_not_spread() {
     let directory = crate::directory();
     let encoder = encoder();

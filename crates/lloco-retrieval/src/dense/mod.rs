@@ -1,15 +1,18 @@
-//! Exact dense search.
+//! Dense search, exact and near.
 
 mod file;
+mod near;
 mod rows;
 mod search;
 
 pub use rows::RowType;
 
 use crate::{Embeddings, Error, Filter, Hit, Result};
+use near::Signs;
 use rows::{Segment, check_rows};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Pieces of a file from which on it is written anew.
 const MOST_SEGMENTS: usize = 256;
@@ -48,6 +51,8 @@ pub struct DenseIndex {
     dead: HashSet<usize>,
     /// Row of each live key; made when first needed.
     places: Option<HashMap<u64, usize>>,
+    /// Signs of all rows; made when first needed.
+    signs: OnceLock<Signs>,
     /// The file that holds the first segments, if any.
     file: Option<Backing>,
 }
@@ -87,6 +92,7 @@ impl DenseIndex {
             segments: Vec::new(),
             dead: HashSet::new(),
             places: None,
+            signs: OnceLock::new(),
             file: None,
         })
     }
@@ -172,6 +178,9 @@ impl DenseIndex {
         if let Some(segment) = self.segments.last_mut() {
             segment.extend(keys, vectors);
         }
+        if let Some(signs) = self.signs.get_mut() {
+            signs.extend(vectors);
+        }
         Ok(())
     }
 
@@ -216,6 +225,30 @@ impl DenseIndex {
         Ok(search::search(self, queries, k, filter))
     }
 
+    /// Vectors with large inner products, several times faster than [`search`](Self::search) in an index of a million:
+    /// the best `k` among `candidates` vectors whose signs agree most with the query's. Scores are those of `search`.
+    ///
+    /// With vectors of text embedders, 1,000 candidates hold nearly all of the ten nearest; `candidates` of
+    /// [`len`](Self::len) make it exact. The first call reads every vector, for its signs: a bit for each number, which
+    /// stay in memory.
+    ///
+    /// # Errors
+    /// As [`search`](Self::search).
+    pub fn search_near(
+        &self,
+        query: &[f32],
+        k: usize,
+        candidates: usize,
+        filter: Option<Filter<'_>>,
+    ) -> Result<Vec<Hit>> {
+        // Beyond, the count of differing signs has no room.
+        if query.len() != self.dim || self.dim > usize::from(u16::MAX) {
+            return self.search_filtered(query, k, filter);
+        }
+        check_rows(&Embeddings::new(self.dim, query.to_vec())?, RowType::F32)?;
+        Ok(near::search(self, query, k, candidates, filter))
+    }
+
     /// Writes the live vectors to a new file at `path`, which is replaced only when all is
     /// on disk, and goes on with that file mapped.
     ///
@@ -238,17 +271,21 @@ impl DenseIndex {
     /// The index has no file yet, another process has changed the file since, or it cannot
     /// be written.
     pub fn commit(&mut self) -> Result<()> {
-        let path = match &self.file {
+        match &self.file {
             Some(file) if self.is_wasteful() => {
                 let path = file.path.clone();
                 file::check_unchanged(self)?;
-                file::save(self, &path)?;
-                path
+                self.save(path)
             }
-            _ => file::append(self)?,
-        };
-        *self = Self::open(path, &self.fingerprint)?;
-        Ok(())
+            _ => {
+                let path = file::append(self)?;
+                // The rows keep their order.
+                let signs = std::mem::take(&mut self.signs);
+                *self = Self::open(path, &self.fingerprint)?;
+                self.signs = signs;
+                Ok(())
+            }
+        }
     }
 
     /// Reads the index's whole file and compares it with its checksums.

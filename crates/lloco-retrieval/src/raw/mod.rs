@@ -5,4 +5,5 @@
 pub(crate) mod dot;
 pub(crate) mod dot_i8;
 pub(crate) mod gelu;
+pub(crate) mod hamming;
 pub(crate) mod map;

@@ -3,24 +3,29 @@
 //! The indexes are derived data. A passage's key is 44 bits of its text's digest and 20 bits of its number, so an index
 //! says itself what it holds, and a lost, damaged or stale one is brought up to date from the store.
 
+mod index;
+mod listing;
+mod ranges;
+
 use std::{
     collections::{HashMap, HashSet},
     ops::Range,
-    path::PathBuf,
 };
 
 #[cfg(feature = "bm25")]
 use lloco_retrieval::KeywordIndex;
-use lloco_retrieval::{
-    DenseIndex, DenseRetriever, Embedder, Filter, HybridRetriever, PassageConfig, PassageSplitter, Retriever, RowType,
-    rank_documents,
-};
+use lloco_retrieval::{DenseRetriever, Embedder, Filter, HybridRetriever, Retriever, rank_documents};
 
 use crate::{
     Digest, Error, Event, Result,
     event::Observer,
     store::{Document, LocalStore, Store},
 };
+use index::Dense;
+#[cfg(feature = "bm25")]
+use index::open_keyword;
+use listing::Listing;
+use ranges::Ranges;
 
 /// How the documents that fit a question are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,24 +56,17 @@ const PASSAGE_BITS: u32 = 20;
 /// Texts whose passages are indexed and saved together.
 const BATCH: usize = 64;
 
-/// The indexes over a store's passages.
+/// The indexes over a store's passages, and what they are asked for.
 pub(crate) struct Finder {
     #[cfg_attr(not(feature = "bm25"), allow(dead_code, reason = "there is one way only"))]
     search: Search,
     dense: Option<Dense>,
     #[cfg(feature = "bm25")]
     keyword: Option<KeywordIndex>,
-    /// The store's revision that the indexes were last compared with.
+    /// The store's revision that indexes and listing were last compared with.
     revision: Option<u64>,
-}
-
-/// The dense index and its file.
-struct Dense {
-    index: DenseIndex,
-    /// `None` for a store that is opened read-only: the index then stays in memory.
-    file: Option<PathBuf>,
-    /// Whether the index has been read from the file, or written to it.
-    saved: bool,
+    listing: Listing,
+    ranges: Ranges,
 }
 
 /// A document that was found, with the passage that fits best.
@@ -89,6 +87,8 @@ impl Finder {
             #[cfg(feature = "bm25")]
             keyword: None,
             revision: None,
+            listing: Listing::default(),
+            ranges: Ranges::default(),
         };
         finder.open_indexes(store, embedder)?;
         Ok(finder)
@@ -114,18 +114,18 @@ impl Finder {
 
     /// Brings the indexes up to date with the store's documents; returns the passages added.
     pub(crate) fn update(&mut self, store: &LocalStore, embedder: &Embedder, observer: &Observer) -> Result<usize> {
-        let revision = store.revision()?;
-        if self.revision == Some(revision) {
+        if !self.is_stale(store)? {
             return Ok(0);
         }
         if store.is_read_only() && self.revision.is_some() {
             // Whoever writes the store has brought its files up to date.
             self.open_indexes(store, embedder)?;
         }
-        let documents = store.documents(None)?;
+        let (revision, documents) = store.listed()?;
         let all: HashSet<u64> = documents.iter().map(|document| stem(&document.text)).collect();
-        let compressed = documents.into_iter().filter(|document| document.summary.is_some());
+        let compressed = documents.iter().filter(|document| document.compressed);
         let wanted: HashMap<u64, Digest> = compressed.map(|document| (stem(&document.text), document.text)).collect();
+        let listing = Listing::of(documents);
 
         let mut missing: Vec<(u64, Digest)> = Vec::new();
         let mut held = Vec::new();
@@ -150,21 +150,20 @@ impl Finder {
         }
         self.remove(&held)?;
 
-        let splitter = PassageSplitter::new(embedder, PassageConfig::default())?;
         let mut added = 0;
         for batch in missing.chunks(BATCH) {
             let mut passages = Vec::new();
             for (stem, digest) in batch {
                 let text = store.text(digest)?;
-                for (number, passage) in (0..1 << PASSAGE_BITS).zip(splitter.split(&text)?) {
-                    passages
-                        .push((*stem << PASSAGE_BITS | number, text.get(passage.range).unwrap_or_default().to_owned()));
+                for (number, range) in (0..1 << PASSAGE_BITS).zip(self.ranges.of(embedder, digest, &text)?.iter()) {
+                    let passage = text.get(range.clone()).unwrap_or_default().to_owned();
+                    passages.push((*stem << PASSAGE_BITS | number, passage));
                 }
             }
             self.add(&passages, &held, embedder, observer)?;
             added += passages.len();
         }
-        self.revision = Some(revision);
+        (self.listing, self.revision) = (listing, Some(revision));
         Ok(added)
     }
 
@@ -238,30 +237,43 @@ impl Finder {
         group: Option<&str>,
         k: usize,
     ) -> Result<Vec<Found>> {
-        let documents: HashMap<u64, Document> = store
-            .documents(group)?
-            .into_iter()
-            .filter(|document| document.summary.is_some())
-            .map(|document| (stem(&document.text), document))
-            .collect();
-        if documents.is_empty() {
-            return Err(Error::NothingToAsk { group: group.map(str::to_owned) });
-        }
-        let in_group = |key: u64| documents.contains_key(&(key >> PASSAGE_BITS));
+        let nothing = || Error::NothingToAsk { group: group.map(str::to_owned) };
+        let asked = self.listing.asked(group).ok_or_else(nothing)?;
+        let in_group = |key: u64| asked.holds(key >> PASSAGE_BITS);
         // Several of the best passages may be of one document.
         let passages = self.retrieve(embedder, question, k.saturating_mul(16).max(64), Some(&in_group))?;
-        let ranked = rank_documents(&passages, documents.len(), |key| key >> PASSAGE_BITS);
         let mut found: Vec<Found> = Vec::new();
-        for hit in ranked {
+        for hit in rank_documents(&passages, passages.len(), |key| key >> PASSAGE_BITS) {
             let best = passages.iter().find(|passage| passage.key >> PASSAGE_BITS == hit.key);
-            let (Some(best), Some(document)) = (best, documents.get(&hit.key)) else { continue };
-            // One adapter answers: keep to the best document's group.
-            if found.len() < k && found.first().is_none_or(|first| first.document.group == document.group) {
-                let passage = (best.key & ((1 << PASSAGE_BITS) - 1)) as usize;
-                found.push(Found { document: document.clone(), score: hit.score, passage });
+            let Some(best) = best.filter(|_| found.len() < k) else { break };
+            let passage = (best.key & ((1 << PASSAGE_BITS) - 1)) as usize;
+            for id in asked.ids(hit.key) {
+                // It may have changed since the listing was made.
+                let document = store.document(id)?;
+                let Some(document) = document.filter(|found| found.summary.is_some() && stem(&found.text) == hit.key)
+                else {
+                    continue;
+                };
+                // One adapter answers: keep to the best document's group. A text is read once.
+                if found.first().is_none_or(|first| first.document.group == document.group) {
+                    found.push(Found { document, score: hit.score, passage });
+                    break;
+                }
             }
         }
-        if found.is_empty() { Err(Error::NothingFound { documents: documents.len() }) } else { Ok(found) }
+        if found.is_empty() { Err(Error::NothingFound { documents: asked.documents() }) } else { Ok(found) }
+    }
+
+    /// Byte range of a passage in the text of this digest.
+    pub(crate) fn passage(
+        &self,
+        embedder: &Embedder,
+        digest: &Digest,
+        text: &str,
+        number: usize,
+    ) -> Result<Range<usize>> {
+        let passages = self.ranges.of(embedder, digest, text)?;
+        Ok(passages.get(number).cloned().unwrap_or(0..text.len()))
     }
 
     fn retrieve(
@@ -283,62 +295,6 @@ impl Finder {
     }
 }
 
-impl Dense {
-    fn open(store: &LocalStore, embedder: &Embedder) -> Result<Self> {
-        let fingerprint = embedder.fingerprint();
-        let name = index_name("dense", embedder) + ".index";
-        let stored = store.index(&name)?.and_then(|path| match DenseIndex::open(&path, fingerprint) {
-            Ok(index) => Some(index),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "building the dense index again");
-                None
-            }
-        });
-        let file = match store.is_read_only() {
-            true => None,
-            false => Some(store.index_file(&name)?),
-        };
-        let saved = stored.is_some();
-        let index = match stored {
-            Some(index) => index,
-            None => DenseIndex::new(embedder.dim(), fingerprint, RowType::F16)?,
-        };
-        Ok(Self { index, file, saved })
-    }
-
-    fn save(&mut self) -> Result<()> {
-        match &self.file {
-            Some(_) if self.saved => self.index.commit()?,
-            Some(file) => self.index.save(file)?,
-            None => {}
-        }
-        self.saved = true;
-        Ok(())
-    }
-}
-
-/// The store's keyword index, or a new one; for a store opened read-only the new one stays in memory.
-#[cfg(feature = "bm25")]
-fn open_keyword(store: &LocalStore, embedder: &Embedder) -> Result<KeywordIndex> {
-    let name = index_name("keyword", embedder);
-    if let Some(path) = store.index(&name)? {
-        match KeywordIndex::open(&path) {
-            Ok(index) => return Ok(index),
-            Err(error) => tracing::warn!(path = %path.display(), %error, "building the keyword index again"),
-        }
-    }
-    Ok(match store.is_read_only() {
-        true => KeywordIndex::in_memory()?,
-        false => KeywordIndex::create(store.index_file(&name)?)?,
-    })
-}
-
-/// Passages are cut by the embedder's tokens, so every embedder has indexes of its own.
-fn index_name(kind: &str, embedder: &Embedder) -> String {
-    let fingerprint: String = embedder.fingerprint().chars().take(16).collect();
-    format!("{kind}-{fingerprint}")
-}
-
 /// Leaves the best document and as many of those behind it as fit into `budget` positions together.
 pub(crate) fn keep_within(found: &mut Vec<Found>, budget: usize, positions: impl Fn(&Document) -> usize) {
     let mut taken = 0_usize;
@@ -348,13 +304,6 @@ pub(crate) fn keep_within(found: &mut Vec<Found>, budget: usize, positions: impl
         taken += if fits { more.max(1) } else { 0 };
         fits
     });
-}
-
-/// Byte range of a passage in its text.
-pub(crate) fn passage_range(embedder: &Embedder, text: &str, number: usize) -> Result<Range<usize>> {
-    let splitter = PassageSplitter::new(embedder, PassageConfig::default())?;
-    let passages = splitter.split(text)?;
-    Ok(passages.get(number).map_or(0..text.len(), |passage| passage.range.clone()))
 }
 
 /// The part of a text's digest that its passages' keys carry.
