@@ -78,10 +78,13 @@ fn learn(lloco: &Lloco, group: &str, documents: &[QaDocument], epochs: usize, ou
     let config = FinetuneConfig::new("questions.jsonl").with_training(training);
     let tuned = lloco.finetune_on(group, documents, &config)?;
     let (finetuning, (first, last)) = (tuned.time.as_secs_f64(), tuned.losses.unwrap_or_default());
-    output.line(format_args!(
-        "group {group}: adapter finetuned on {} questions in {finetuning:.1} s, {} steps, loss {first:.2} to {last:.2}",
-        tuned.examples, tuned.steps
-    ))?;
+    output.line(match tuned.steps {
+        0 => format!("group {group}: its adapter was finetuned on the same {} questions already", tuned.examples),
+        steps => format!(
+            "group {group}: adapter finetuned on {} questions in {finetuning:.1} s, {steps} steps, loss {first:.2} to {last:.2}",
+            tuned.examples
+        ),
+    })?;
     Ok(json!({
         "group": group, "documents": added.documents, "tokens": added.tokens, "summary_vectors": added.summary_vectors,
         "compressing_seconds": compressing, "questions": tuned.examples, "steps": tuned.steps,

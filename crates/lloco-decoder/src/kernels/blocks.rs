@@ -16,12 +16,17 @@ const PAIRS: usize = BLOCK / 2;
 /// Fours of inputs of one block.
 const QUADS: usize = BLOCK / 4;
 
+/// Of one block of `R` rows of x: scales, and sums of the f32 numbers.
+pub(crate) type Parts<'a, const R: usize> = [&'a [f32; R]; 2];
+
 /// A block of sixteen outputs.
 pub(crate) trait Block32: Copy + Send + Sync + Zeroable + 'static {
     /// The block with its numbers apart, ready to multiply.
     type Wide: Copy;
-    /// A row's share of x, as integers that suit the weights.
-    type Inputs: Copy + Send + Sync + Zeroable;
+    /// Neighbouring inputs of x, as integers that suit the weights: two or four.
+    type Unit: Copy + Send + Sync + Zeroable;
+    /// Units of a block.
+    const UNITS: usize;
     /// The largest such integer.
     const STEPS: f32;
 
@@ -29,22 +34,22 @@ pub(crate) trait Block32: Copy + Send + Sync + Zeroable + 'static {
     fn blank() -> Self::Wide;
     /// Fills a wide block.
     fn widen<S: Simd>(&self, s: S, to: &mut Self::Wide);
-    /// Inputs from 32 numbers within `-STEPS..=STEPS`; any others are cut off, and their scale is NaN.
-    fn inputs(numbers: &[i32]) -> Self::Inputs;
-    /// `sums[r] += ` the product of the block with row r, whose scale and sum are `parts[r]`.
+    /// The units of 32 numbers within `-STEPS..=STEPS`; any others are cut off, and their scale is NaN.
+    fn units(numbers: &[i32; BLOCK]) -> impl Iterator<Item = Self::Unit>;
+    /// `sums[r] += ` the product of the block with `x[..][r]`, row r's units, whose scales and sums are `parts`.
     fn multiply<S: Simd, const R: usize>(
         wide: &Self::Wide,
         s: S,
-        x: [&Self::Inputs; R],
-        parts: [[f32; 2]; R],
+        x: &[[Self::Unit; R]],
+        parts: Parts<R>,
         sums: &mut [S::F; R],
     );
     /// As [`Block32::multiply`], straight from memory.
     fn multiply_once<S: Simd, const R: usize>(
         &self,
         s: S,
-        x: [&Self::Inputs; R],
-        parts: [[f32; 2]; R],
+        x: &[[Self::Unit; R]],
+        parts: Parts<R>,
         sums: &mut [S::F; R],
     );
     /// Stores 32 weights of one output as well as possible; `false` if one is not finite or beyond an f16 scale.
@@ -90,7 +95,8 @@ pub(crate) struct WideNibbles {
 
 impl Block32 for Bytes {
     type Wide = WideBytes;
-    type Inputs = [[i16; 2]; PAIRS];
+    type Unit = [i16; 2];
+    const UNITS: usize = PAIRS;
     const STEPS: f32 = 32767.0;
 
     fn blank() -> WideBytes {
@@ -104,49 +110,49 @@ impl Block32 for Bytes {
         }
     }
     #[inline(always)]
-    fn inputs(numbers: &[i32]) -> Self::Inputs {
-        let mut inputs = [[0; 2]; PAIRS];
-        inputs.as_flattened_mut().iter_mut().zip(numbers).for_each(|(to, x)| *to = *x as i16);
-        inputs
+    fn units(numbers: &[i32; BLOCK]) -> impl Iterator<Item = [i16; 2]> {
+        numbers.as_chunks().0.iter().map(|pair: &[i32; 2]| pair.map(|x| x as i16))
     }
     #[inline(always)]
     fn multiply<S: Simd, const R: usize>(
         wide: &WideBytes,
         s: S,
-        x: [&Self::Inputs; R],
-        parts: [[f32; 2]; R],
+        x: &[[Self::Unit; R]],
+        parts: Parts<R>,
         sums: &mut [S::F; R],
     ) {
+        let x = &x[..PAIRS];
         let mut dots = [s.zero(); R];
         for i in 0..PAIRS {
             let w = s.load_pairs(&wide.numbers[i]);
             for r in 0..R {
-                dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[r][i]));
+                dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[i][r]));
             }
         }
         let scale = s.load(&wide.scale);
         for r in 0..R {
-            sums[r] = s.fma(s.mul(s.to_float(dots[r]), scale), s.splat(parts[r][0]), sums[r]);
+            sums[r] = s.fma(s.mul(s.to_float(dots[r]), scale), s.splat(parts[0][r]), sums[r]);
         }
     }
     #[inline(always)]
     fn multiply_once<S: Simd, const R: usize>(
         &self,
         s: S,
-        x: [&Self::Inputs; R],
-        parts: [[f32; 2]; R],
+        x: &[[Self::Unit; R]],
+        parts: Parts<R>,
         sums: &mut [S::F; R],
     ) {
+        let x = &x[..PAIRS];
         let mut dots = [s.zero(); R];
         for i in 0..PAIRS {
             let w = s.widen_i8(&self.numbers[i]);
             for r in 0..R {
-                dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[r][i]));
+                dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[i][r]));
             }
         }
         let scale = s.load_f16(&self.scale);
         for r in 0..R {
-            sums[r] = s.fma(s.mul(s.to_float(dots[r]), scale), s.splat(parts[r][0]), sums[r]);
+            sums[r] = s.fma(s.mul(s.to_float(dots[r]), scale), s.splat(parts[0][r]), sums[r]);
         }
     }
     fn quantise(&mut self, output: usize, weights: &[f32; BLOCK]) -> bool {
@@ -166,7 +172,8 @@ impl Block32 for Bytes {
 
 impl Block32 for Nibbles {
     type Wide = WideNibbles;
-    type Inputs = [[i8; 4]; QUADS];
+    type Unit = [i8; 4];
+    const UNITS: usize = QUADS;
     const STEPS: f32 = 127.0;
 
     fn blank() -> WideNibbles {
@@ -183,54 +190,54 @@ impl Block32 for Nibbles {
         }
     }
     #[inline(always)]
-    fn inputs(numbers: &[i32]) -> Self::Inputs {
-        let mut inputs = [[0; 4]; QUADS];
-        inputs.as_flattened_mut().iter_mut().zip(numbers).for_each(|(to, x)| *to = *x as i8);
-        inputs
+    fn units(numbers: &[i32; BLOCK]) -> impl Iterator<Item = [i8; 4]> {
+        numbers.as_chunks().0.iter().map(|quad: &[i32; 4]| quad.map(|x| x as i8))
     }
     #[inline(always)]
     fn multiply<S: Simd, const R: usize>(
         wide: &WideNibbles,
         s: S,
-        x: [&Self::Inputs; R],
-        parts: [[f32; 2]; R],
+        x: &[[Self::Unit; R]],
+        parts: Parts<R>,
         sums: &mut [S::F; R],
     ) {
+        let x = &x[..QUADS];
         let mut dots = [s.zero(); R];
         for i in 0..QUADS {
             let w = s.load_quads(&wide.numbers[i]);
             for r in 0..R {
-                dots[r] = s.dot_quads(dots[r], w, s.splat_quad(x[r][i]));
+                dots[r] = s.dot_quads(dots[r], w, s.splat_quad(x[i][r]));
             }
         }
         let (scale, minimum) = (s.load(&wide.scale), s.load(&wide.minimum));
         for r in 0..R {
             let dot = s.mul(s.to_float(s.add_pairs(dots[r])), scale);
-            sums[r] = s.fma(dot, s.splat(parts[r][0]), sums[r]);
-            sums[r] = s.fma(minimum, s.splat(parts[r][1]), sums[r]);
+            sums[r] = s.fma(dot, s.splat(parts[0][r]), sums[r]);
+            sums[r] = s.fma(minimum, s.splat(parts[1][r]), sums[r]);
         }
     }
     #[inline(always)]
     fn multiply_once<S: Simd, const R: usize>(
         &self,
         s: S,
-        x: [&Self::Inputs; R],
-        parts: [[f32; 2]; R],
+        x: &[[Self::Unit; R]],
+        parts: Parts<R>,
         sums: &mut [S::F; R],
     ) {
+        let x = &x[..QUADS];
         let mut dots = [s.zero(); R];
         for i in 0..QUADS / 2 {
             let [low, high] = s.nibbles(s.load_quads(&self.numbers[i]));
             for r in 0..R {
-                dots[r] = s.dot_quads(dots[r], low, s.splat_quad(x[r][i]));
-                dots[r] = s.dot_quads(dots[r], high, s.splat_quad(x[r][i + QUADS / 2]));
+                dots[r] = s.dot_quads(dots[r], low, s.splat_quad(x[i][r]));
+                dots[r] = s.dot_quads(dots[r], high, s.splat_quad(x[i + QUADS / 2][r]));
             }
         }
         let (scale, minimum) = (s.load_f16(&self.scale), s.load_f16(&self.minimum));
         for r in 0..R {
             let dot = s.mul(s.to_float(s.add_pairs(dots[r])), scale);
-            sums[r] = s.fma(dot, s.splat(parts[r][0]), sums[r]);
-            sums[r] = s.fma(minimum, s.splat(parts[r][1]), sums[r]);
+            sums[r] = s.fma(dot, s.splat(parts[0][r]), sums[r]);
+            sums[r] = s.fma(minimum, s.splat(parts[1][r]), sums[r]);
         }
     }
     fn quantise(&mut self, output: usize, weights: &[f32; BLOCK]) -> bool {

@@ -3,7 +3,7 @@
 //! A row of x is cut into the same blocks of 32, and each becomes integers with a scale: 16 bits beside 8-bit weights, 8
 //! bits beside 4-bit weights. The sums of a block are exact.
 
-use super::blocks::{BLOCK, Block32, panel_len};
+use super::blocks::{BLOCK, Block32, Parts, panel_len};
 use super::cpu::{Isa, Kernel};
 use super::linear::Cut;
 use super::shared::Shared;
@@ -23,34 +23,52 @@ pub(crate) fn linear<B: Block32>(isa: Isa, x: &[f32], blocks: &[B], out: &mut [f
     let x = Rows::<B>::new(isa, x, rows, k);
     let out = Shared::new(out);
     let len = panel_len(k);
-    Cut::new([rows, k, n], 128 * 1024 / k, 12).each(|rows, panels| {
+    Cut::new([rows, k, n], 128 * 1024 / k, MOST).each(|rows, panels| {
         isa.run(Task { x: &x, blocks, len, out: &out, rows, panels, n });
     });
 }
 
-/// Rows of x as integers, `[rows, len]` blocks.
+/// Rows of a tile, at most.
+const MOST: usize = 12;
+
+/// How many of the `left` rows the next tile takes. From any multiple of [`MOST`] on, the tiles are the same.
+#[inline(always)]
+fn together(left: usize, wide: bool) -> usize {
+    match left {
+        MOST.. if wide => MOST,
+        6.. => 6,
+        4.. => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
+
+/// Rows of x as integers. Those that a tile takes together are interleaved, so that it reads one stream.
 struct Rows<B: Block32> {
-    numbers: Vec<B::Inputs>,
-    /// Scale, and sum of the f32 numbers, of each block.
-    parts: Vec<[f32; 2]>,
+    /// Of each tile `[block, unit, row]`.
+    units: Vec<B::Unit>,
+    /// Of each tile `[block, scale or sum of the f32 numbers, row]`.
+    parts: Vec<f32>,
 }
 
 impl<B: Block32> Rows<B> {
     fn new(isa: Isa, x: &[f32], rows: usize, k: usize) -> Self {
         let len = panel_len(k);
-        let mut numbers = vec![B::Inputs::zeroed(); rows * len];
-        let mut parts = vec![[0.0; 2]; rows * len];
-        let to = numbers.par_chunks_exact_mut(len).zip(parts.par_chunks_exact_mut(len));
-        let all = to.zip(x.par_chunks_exact(k)).with_min_len(16 * 1024 / k + 1);
-        all.for_each(|((numbers, parts), x)| isa.run(Convert::<B> { x, numbers, parts }));
-        Self { numbers, parts }
+        let mut units = vec![B::Unit::zeroed(); rows * len * B::UNITS];
+        let mut parts = vec![0.0; rows * len * 2];
+        let to = units.par_chunks_mut(MOST * len * B::UNITS).zip(parts.par_chunks_mut(MOST * len * 2));
+        let all = to.zip(x.par_chunks(MOST * k)).with_min_len(1024 / k + 1);
+        all.for_each(|((units, parts), x)| isa.run(Convert::<B> { x, k, units, parts }));
+        Self { units, parts }
     }
 }
 
+/// Up to [`MOST`] rows.
 struct Convert<'a, B: Block32> {
     x: &'a [f32],
-    numbers: &'a mut [B::Inputs],
-    parts: &'a mut [[f32; 2]],
+    k: usize,
+    units: &'a mut [B::Unit],
+    parts: &'a mut [f32],
 }
 
 impl<B: Block32> Kernel for Convert<'_, B> {
@@ -58,21 +76,34 @@ impl<B: Block32> Kernel for Convert<'_, B> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let to = self.numbers.iter_mut().zip(self.parts);
-        for (x, (numbers, parts)) in self.x.chunks(BLOCK).zip(to) {
-            let (low, high) = x.split_at(x.len().min(LANES));
-            let (low, high) = (s.load_part(low), s.load_part(high));
-            let size = |x| s.max(x, s.sub(s.splat(0.0), x));
-            let largest = s.max_lane(s.max(size(low), size(high)));
-            let sum = s.sum(s.add(low, high));
-            // A sum that is not finite tells of NaN and infinity, which the maximum may have missed.
-            let scale = if sum.is_finite() && largest < f32::MAX { largest / B::STEPS } else { f32::NAN };
-            *parts = [scale, sum];
-            let inverse = s.splat(if scale > f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 });
-            let mut rounded = [[0; LANES]; 2];
-            s.store_int(&mut rounded[0], s.to_int(s.mul(low, inverse)));
-            s.store_int(&mut rounded[1], s.to_int(s.mul(high, inverse)));
-            *numbers = B::inputs(rounded.as_flattened());
+        let (rows, len) = (self.x.len() / self.k, panel_len(self.k));
+        let mut first = 0;
+        while first < rows {
+            let tile = together(rows - first, S::WIDE);
+            let units = &mut self.units[first * len * B::UNITS..][..tile * len * B::UNITS];
+            let parts = &mut self.parts[first * len * 2..][..tile * len * 2];
+            for (r, x) in self.x[first * self.k..].chunks_exact(self.k).take(tile).enumerate() {
+                let to = units.chunks_exact_mut(B::UNITS * tile).zip(parts.chunks_exact_mut(2 * tile));
+                for (x, (units, parts)) in x.chunks(BLOCK).zip(to) {
+                    let (low, high) = x.split_at(x.len().min(LANES));
+                    let (low, high) = (s.load_part(low), s.load_part(high));
+                    let size = |x| s.max(x, s.sub(s.splat(0.0), x));
+                    let largest = s.max_lane(s.max(size(low), size(high)));
+                    let sum = s.sum(s.add(low, high));
+                    // A sum that is not finite tells of NaN and infinity, which the maximum may have missed.
+                    let scale = if sum.is_finite() && largest < f32::MAX { largest / B::STEPS } else { f32::NAN };
+                    (parts[r], parts[tile + r]) = (scale, sum);
+                    let inverse = s.splat(if scale > f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 });
+                    let mut rounded = [0; BLOCK];
+                    let (halves, _) = rounded.as_chunks_mut::<LANES>();
+                    s.store_int(&mut halves[0], s.to_int(s.mul(low, inverse)));
+                    s.store_int(&mut halves[1], s.to_int(s.mul(high, inverse)));
+                    for (to, unit) in units.iter_mut().skip(r).step_by(tile).zip(B::units(&rounded)) {
+                        *to = unit;
+                    }
+                }
+            }
+            first += tile;
         }
     }
 }
@@ -110,10 +141,11 @@ impl<B: Block32> Kernel for Task<'_, B> {
                 let wide = &wide[..blocks.len()];
                 let mut row = self.rows.start;
                 while row < self.rows.end {
-                    row += match self.rows.end - row {
-                        12.. if S::WIDE => self.tile::<S, 12>(s, row, panel, start, wide),
-                        6.. => self.tile::<S, 6>(s, row, panel, start, wide),
-                        3.. => self.tile::<S, 3>(s, row, panel, start, wide),
+                    row += match together(self.rows.end - row, S::WIDE) {
+                        MOST => self.tile::<S, MOST>(s, row, panel, start, wide),
+                        6 => self.tile::<S, 6>(s, row, panel, start, wide),
+                        4 => self.tile::<S, 4>(s, row, panel, start, wide),
+                        2 => self.tile::<S, 2>(s, row, panel, start, wide),
                         _ => self.tile::<S, 1>(s, row, panel, start, wide),
                     };
                 }
@@ -127,8 +159,8 @@ impl<B: Block32> Task<'_, B> {
     #[inline(always)]
     fn tile<S: Simd, const R: usize>(&self, s: S, row: usize, panel: usize, start: usize, wide: &[B::Wide]) -> usize {
         let mut sums = [s.splat(0.0); R];
-        for (b, wide) in wide.iter().enumerate() {
-            let (x, parts) = self.inputs(row, start + b);
+        let of = self.inputs::<R>(row, start);
+        for (wide, (x, parts)) in wide.iter().zip(of) {
             B::multiply(wide, s, x, parts, &mut sums);
         }
         self.put(s, row, panel, sums, start == 0);
@@ -140,9 +172,9 @@ impl<B: Block32> Task<'_, B> {
     fn few<S: Simd>(&self, s: S, panel: usize) {
         let mut row = self.rows.start;
         while row < self.rows.end {
-            row += match self.rows.end - row {
-                4.. => self.line::<S, 4>(s, row, panel),
-                2.. => self.line::<S, 2>(s, row, panel),
+            row += match together(self.rows.end - row, S::WIDE) {
+                4 => self.line::<S, 4>(s, row, panel),
+                2 => self.line::<S, 2>(s, row, panel),
                 _ => self.line::<S, 1>(s, row, panel),
             };
         }
@@ -151,24 +183,25 @@ impl<B: Block32> Task<'_, B> {
     #[inline(always)]
     fn line<S: Simd, const R: usize>(&self, s: S, row: usize, panel: usize) -> usize {
         let mut sums = [s.splat(0.0); R];
-        for (b, block) in self.blocks[panel * self.len..][..self.len].iter().enumerate() {
-            let (x, parts) = self.inputs(row, b);
+        let blocks = &self.blocks[panel * self.len..][..self.len];
+        for (block, (x, parts)) in blocks.iter().zip(self.inputs::<R>(row, 0)) {
             block.multiply_once(s, x, parts, &mut sums);
         }
         self.put(s, row, panel, sums, true);
         R
     }
 
-    /// Block `b` of `R` rows, with scales and sums.
+    /// The blocks of the tile of `R` rows that begins at `row`, from block `start` on.
     #[inline(always)]
-    fn inputs<const R: usize>(&self, row: usize, b: usize) -> ([&B::Inputs; R], [[f32; 2]; R]) {
-        let mut parts = [[0.0; 2]; R];
-        let mut x = [&self.x.numbers[row * self.len + b]; R];
-        for r in 0..R {
-            let at = (row + r) * self.len + b;
-            (x[r], parts[r]) = (&self.x.numbers[at], self.x.parts[at]);
-        }
-        (x, parts)
+    fn inputs<const R: usize>(
+        &self,
+        row: usize,
+        start: usize,
+    ) -> impl Iterator<Item = (&[[B::Unit; R]], Parts<'_, R>)> {
+        let units = self.x.units[(row * self.len + R * start) * B::UNITS..].as_chunks().0;
+        let parts = self.x.parts[(row * self.len + R * start) * 2..].as_chunks().0;
+        let pairs = parts.as_chunks().0.iter().map(|[scales, sums]| [scales, sums]);
+        units.chunks_exact(B::UNITS).zip(pairs)
     }
 
     #[inline(always)]
