@@ -16,6 +16,10 @@ struct Args {
     #[arg(long)]
     group: Option<String>,
 
+    /// Read the summaries of this document instead of searching; may be given several times
+    #[arg(long = "document", value_name = "ID")]
+    named: Vec<String>,
+
     /// Read the summaries of up to N documents
     #[arg(long, value_name = "N", default_value_t = 1)]
     documents: usize,
@@ -42,7 +46,7 @@ fn ask(args: Args) -> Result {
     let lloco = args.library.builder()?.read_only(true).build()?;
     let generation = GenerateConfig::greedy(args.max_new_tokens).with_sampling(args.sampling.into());
     let mut options = AskOptions::default().top_k(args.documents).generation(generation);
-    options.group = args.group;
+    (options.group, options.documents) = (args.group, args.named);
     let stream = match args.text {
         true => lloco.ask_text(&args.question, &options)?,
         false => lloco.ask_stream(&args.question, &options)?,

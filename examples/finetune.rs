@@ -50,6 +50,10 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     distractors: usize,
 
+    /// Learn also what the model predicts when it reads the text itself; X weighs that against the answers
+    #[arg(long, value_name = "X", num_args = 0..=1, default_missing_value = "2")]
+    distil: Option<f64>,
+
     /// Seed of the adapter, the order of the questions, and dropout
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -69,9 +73,12 @@ fn finetune(args: Args) -> Result {
         .with_learning_rate(args.learning_rate)
         .with_batches(args.batch_size, args.accumulation)
         .with_distractors(args.distractors)
+        .with_distillation(args.distil.unwrap_or(TrainConfig::default().distillation))
         .with_seed(args.seed);
     let lloco = args.library.builder()?.build()?;
-    let done = lloco.finetune(&args.group, &FinetuneConfig::new(&args.questions).with_training(training))?;
+    let mut config = FinetuneConfig::new(&args.questions).with_training(training);
+    config.distil = args.distil.map(|_| 20);
+    let done = lloco.finetune(&args.group, &config)?;
 
     let (version, seconds) = (done.version, done.time.as_secs_f64());
     match done.losses {
@@ -84,6 +91,7 @@ fn finetune(args: Args) -> Result {
     args.output.report(&json!({
         "group": done.group, "version": version, "examples": done.examples, "steps": done.steps,
         "first_loss": done.losses.map(|losses| losses.0), "last_loss": done.losses.map(|losses| losses.1),
+        "last_divergence": done.divergences.map(|divergences| divergences.1),
         "positions": done.positions, "seconds": seconds, "peak_rss_bytes": peak_rss_bytes(),
     }))?;
     Ok(())

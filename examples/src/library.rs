@@ -54,9 +54,10 @@ impl LibraryArgs {
     }
 }
 
-/// A data set's documents as a library takes them.
+/// A data set's documents as a library takes them; those that it only asks about are elsewhere.
 pub fn documents<'a>(data: &'a [QaDocument], group: &'a str) -> Vec<NewDocument<'a>> {
     data.iter()
+        .filter(|document| !document.text.is_empty())
         .map(|document| NewDocument::new(&document.id, &document.text).group(group).title(&document.title))
         .collect()
 }

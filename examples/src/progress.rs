@@ -27,6 +27,8 @@ pub fn observer(stop: Arc<AtomicBool>) -> impl Fn(&Event<'_>) -> ControlFlow<()>
         match *event {
             Event::Compressed { document, done, total } => bars.show("compressing", BYTES, document, done, Some(total)),
             Event::Embedded { done, total } => bars.show("embedding", COUNT, "", done as u64, Some(total as u64)),
+            Event::Studied { document, done, total } => bars.show("studying", BYTES, document, done, Some(total)),
+            Event::Taught { done, total } => bars.show("reading", COUNT, "", done as u64, Some(total as u64)),
             Event::Evaluated { done, total } => bars.show("asking", COUNT, "", done as u64, Some(total as u64)),
             Event::Finetuned { step, of, loss } => {
                 bars.show("finetuning", COUNT, &format!("loss {loss:.3}"), step as u64, Some(of as u64));

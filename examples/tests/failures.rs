@@ -8,8 +8,8 @@ use std::{fs, path::PathBuf};
 
 use common::{failure, json, model_with_tokenizer, repository, run, text};
 
-const PROGRAMS: [&str; 9] =
-    ["ask", "compress", "evaluate", "finetune", "generate", "ingest", "quickstart", "store", "train"];
+const PROGRAMS: [&str; 10] =
+    ["ask", "compress", "evaluate", "finetune", "generate", "ingest", "quickstart", "self_study", "store", "train"];
 
 fn golden(name: &str) -> PathBuf {
     repository("testdata/goldens").join(name)

@@ -67,8 +67,8 @@ fn files_are_added_learned_and_asked() {
     let ask = ["--group", "survey", "--max-new-tokens", "4", "--documents", "2", "Who kept the log?"];
     let answer = library.run("ask", &ask);
     assert_eq!((&answer["adapter"], answer["sources"].as_array().map(Vec::len)), (&value!(1), Some(2)));
-    let text = library.run("ask", &[&ask[..], &["--text"]].concat());
-    assert_eq!((&text["adapter"], &text["document_tokens"]), (&Value::Null, &text["context_positions"]));
+    let read = library.run("ask", &[&ask[..], &["--text"]].concat());
+    assert_eq!((&read["adapter"], &read["document_tokens"]), (&Value::Null, &read["context_positions"]));
 
     let more = ["--group", "survey", "--data", &questions, "--rows", "compressed,shuffled", "--max-new-tokens", "4"];
     let table = library.run("evaluate", &more);
@@ -76,6 +76,15 @@ fn files_are_added_learned_and_asked() {
     assert_eq!(rows, ["compressed", "compressed + adapter", "shuffled summaries", "shuffled summaries + adapter"]);
     assert!(table["rows"][1]["cells"]["NLL"]["value"].as_f64().unwrap() > 0.0, "{table}");
     assert_eq!(table["differences"][0]["difference"], "compressed + adapter - shuffled summaries + adapter");
+
+    let out = library.work.path().join("study.jsonl");
+    let study = ["--group", "survey", "--written", "0", "--out", text(&out)];
+    let studied = library.run("self_study", &study);
+    assert!(studied["cloze"].as_u64().unwrap() > 0, "{studied}");
+    let learn = ["--group", "survey", "--questions", text(&out), "--epochs", "1", "--rank", "2", "--distil"];
+    let taught = library.run("finetune", &learn);
+    assert_eq!((&taught["version"], &taught["examples"]), (&value!(2), &studied["cloze"]));
+    assert!(taught["last_divergence"].as_f64().unwrap() >= 0.0, "{taught}");
 }
 
 #[test]

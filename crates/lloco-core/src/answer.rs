@@ -22,6 +22,9 @@ use crate::{
 pub struct AskOptions {
     /// Ask only documents of this group.
     pub group: Option<String>,
+    /// Read the summaries of these documents, all of one group and in this order, instead of searching. `positions` does
+    /// not bound them.
+    pub documents: Vec<String>,
     /// Documents whose summaries the model reads, at most. All come from the best document's group.
     pub top_k: usize,
     /// Positions that the summaries of several documents may take together; by default what the model's window leaves
@@ -33,7 +36,7 @@ pub struct AskOptions {
 
 impl Default for AskOptions {
     fn default() -> Self {
-        Self { group: None, top_k: 1, positions: None, generation: GenerateConfig::greedy(64) }
+        Self { group: None, documents: Vec::new(), top_k: 1, positions: None, generation: GenerateConfig::greedy(64) }
     }
 }
 
@@ -42,6 +45,13 @@ impl AskOptions {
     #[must_use]
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
+        self
+    }
+
+    /// Reads the summaries of these documents, in this order, instead of searching.
+    #[must_use]
+    pub fn documents<S: Into<String>>(mut self, ids: impl IntoIterator<Item = S>) -> Self {
+        self.documents = ids.into_iter().map(Into::into).collect();
         self
     }
 
@@ -174,7 +184,12 @@ impl Lloco {
         let asked = self.prompts.question(question)?;
         let window = self.encoder.decoder().config().max_position_embeddings;
         let room = window.saturating_sub(asked.len() + options.generation.max_new_tokens);
-        keep_within(&mut found, options.positions.map_or(room, |positions| positions.min(room)), |document| {
+        let budget = match options.documents.is_empty() {
+            true => options.positions.map_or(room, |positions| positions.min(room)),
+            // Whoever names documents wants them all, or to be told.
+            false => usize::MAX,
+        };
+        keep_within(&mut found, budget, |document| {
             let tokens = document.summary.as_ref().map_or(0, |summary| summary.tokens);
             self.encoder.layout().summary_vectors(usize::try_from(tokens).unwrap_or(usize::MAX))
         });
@@ -237,8 +252,38 @@ impl Lloco {
         if self.search().is_stale(&self.store)? {
             self.search_mut().update(&self.store, &self.embedder, &self.observer)?;
         }
-        let found = self.search().find(&self.store, &self.embedder, question, options.group.as_deref(), k)?;
+        let found = match options.documents.is_empty() {
+            true => self.search().find(&self.store, &self.embedder, question, options.group.as_deref(), k)?,
+            false => self.named(question, &options.documents)?,
+        };
         timings.retrieve = start.elapsed();
+        Ok(found)
+    }
+
+    /// Documents by name, each with its best passage where a search finds one.
+    fn named(&self, question: &str, ids: &[String]) -> Result<Vec<Found>> {
+        let mut found: Vec<Found> = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(document) = self.store.document(id)? else {
+                return Err(Error::DocumentNotFound { id: id.clone() });
+            };
+            if found.first().is_some_and(|first| first.document.group != document.group) {
+                let reason = "it is in another group than the first, and one adapter answers";
+                return Err(Error::InvalidName { kind: "document id", name: id.clone(), reason });
+            }
+            found.push(Found { document, score: 0.0, passage: 0 });
+        }
+        let group = found.first().map(|first| first.document.group.clone());
+        let all = self.store.documents(group.as_deref())?.len();
+        let ranked = match self.search().find(&self.store, &self.embedder, question, group.as_deref(), all) {
+            Err(Error::NothingFound { .. }) => Vec::new(),
+            ranked => ranked?,
+        };
+        for own in &mut found {
+            if let Some(hit) = ranked.iter().find(|hit| hit.document.text == own.document.text) {
+                (own.score, own.passage) = (hit.score, hit.passage);
+            }
+        }
         Ok(found)
     }
 

@@ -340,6 +340,34 @@ pub enum Error {
         /// The group.
         group: String,
     },
+    /// Self-study made no question.
+    #[error(
+        "nothing can be asked about the {passages} passages of group {group:?}: allow more questions a passage, or another kind"
+    )]
+    #[non_exhaustive]
+    NothingToStudy {
+        /// The group.
+        group: String,
+        /// Passages tried.
+        passages: usize,
+    },
+    /// A question's passage does not lie in its document.
+    #[error(
+        "question {question:?} is about bytes {start}..{end} of document {document:?}, which has {bytes}: the text has changed since"
+    )]
+    #[non_exhaustive]
+    NoSuchPassage {
+        /// Id of the question.
+        question: String,
+        /// The document.
+        document: String,
+        /// First byte of the passage.
+        start: usize,
+        /// The byte behind it.
+        end: usize,
+        /// Length of the document's text.
+        bytes: usize,
+    },
     /// A prompt that does not fit the model's window.
     #[error(
         "the prompt takes {positions} positions, but the model's window ends at {window}: ask for fewer documents or a shorter answer"

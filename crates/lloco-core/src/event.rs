@@ -24,6 +24,22 @@ pub enum Event<'a> {
         /// Passages of this verb.
         total: usize,
     },
+    /// Questions were made of another passage.
+    Studied {
+        /// The document.
+        document: &'a str,
+        /// Bytes of the group's texts studied so far.
+        done: u64,
+        /// Bytes of the group's texts.
+        total: u64,
+    },
+    /// The model has read another question's text itself, to be learned from.
+    Taught {
+        /// Questions done so far.
+        done: usize,
+        /// Questions of this verb.
+        total: usize,
+    },
     /// Another question was read and answered for the control table.
     Evaluated {
         /// Readings done, a question counting once for each row.

@@ -5,16 +5,21 @@ use std::{
     fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use lloco_lora::{Event as TrainerEvent, Example, Outcome, StoredType, SummaryVectors, TrainConfig, Trainer};
+use lloco_decoder::NoAdapter;
+use lloco_lora::{
+    Event as TrainerEvent, Example, Outcome, StoredType, SummaryVectors, TrainConfig, Trainer, finetune::Teacher,
+};
 
 use crate::{
     Error, Event, Lloco, Result,
     dataset::{self, QaDocument},
     digest::{Digest, Hasher},
     members::Asked,
+    reading::Reading,
     store::{Document, Store},
 };
 
@@ -24,6 +29,9 @@ use crate::{
 pub struct FinetuneConfig {
     /// Questions and answers, in the format of [`dataset`].
     pub questions: PathBuf,
+    /// Learn also what the model itself predicts when it reads the text: so many of its likeliest tokens for each of an
+    /// answer's. The weight is [`TrainConfig::distillation`].
+    pub distil: Option<usize>,
     /// Settings of the run.
     pub training: TrainConfig,
 }
@@ -31,7 +39,15 @@ pub struct FinetuneConfig {
 impl FinetuneConfig {
     /// The default settings on the questions of a JSONL file.
     pub fn new(questions: impl Into<PathBuf>) -> Self {
-        Self { questions: questions.into(), training: TrainConfig::default() }
+        Self { questions: questions.into(), distil: None, training: TrainConfig::default() }
+    }
+
+    /// Learns also the `top` likeliest tokens that the model predicts when it reads the question's passage, or the text of
+    /// its documents as far as the window reaches. Takes one reading of each before training begins.
+    #[must_use]
+    pub fn with_distillation(mut self, top: usize) -> Self {
+        self.distil = Some(top);
+        self
     }
 
     /// Sets the settings of the run.
@@ -56,6 +72,8 @@ pub struct Finetuned {
     pub steps: usize,
     /// Mean loss of an answer token in the first and in the last step done.
     pub losses: Option<(f64, f64)>,
+    /// Mean divergence from the text's reading in the first and in the last step done, where it was learned.
+    pub divergences: Option<(f64, f64)>,
     /// Positions read in training, summary vectors included.
     pub positions: u64,
     /// Time spent.
@@ -81,18 +99,23 @@ impl Lloco {
     /// As [`finetune`](Self::finetune).
     pub fn finetune_on(&self, group: &str, documents: &[QaDocument], config: &FinetuneConfig) -> Result<Finetuned> {
         let start = Instant::now();
-        let (examples, purpose) = self.examples(group, documents, config)?;
+        let asked = self.asked(group, documents, &config.questions)?;
+        let (mut examples, purpose) = self.examples(&asked, config)?;
         if let Some(version) = self.trained_for(group, &purpose)? {
-            let (steps, losses, positions) = (0, None, 0);
+            let (steps, losses, divergences, positions) = (0, None, None, 0);
             return Ok(Finetuned {
                 group: group.into(),
                 version,
                 examples: examples.len(),
                 steps,
                 losses,
+                divergences,
                 positions,
                 time: start.elapsed(),
             });
+        }
+        if let Some(top) = config.distil {
+            examples = self.taught(examples, &asked, top)?;
         }
         let count = examples.len();
         let run = self.store.path().join("runs").join(&purpose);
@@ -105,10 +128,14 @@ impl Lloco {
         trainer.resume(&run)?;
         let begun = trainer.steps_done();
         let mut losses: Option<(f64, f64)> = None;
+        let mut divergences: Option<(f64, f64)> = None;
         let mut positions = 0;
         let outcome = trainer.run(Some(&run), &mut |event| match event {
             TrainerEvent::Step(step) => {
                 losses = Some((losses.map_or(step.loss, |(first, _)| first), step.loss));
+                if let Some(divergence) = step.divergence {
+                    divergences = Some((divergences.map_or(divergence, |(first, _)| first), divergence));
+                }
                 positions += step.positions as u64;
                 self.observer.flow(&Event::Finetuned { step: step.step, of: step.of, loss: step.loss })
             }
@@ -134,23 +161,20 @@ impl Lloco {
             tracing::warn!(path = %run.display(), %error, "checkpoints left behind");
         }
         let steps = trainer.steps_done() - begun;
-        Ok(Finetuned { group: group.into(), version, examples: count, steps, losses, positions, time: start.elapsed() })
+        let (group, time) = (group.into(), start.elapsed());
+        Ok(Finetuned { group, version, examples: count, steps, losses, divergences, positions, time })
     }
 
     /// The examples of a data set, and a digest of all that the resulting adapter depends on.
-    fn examples(
-        &self,
-        group: &str,
-        documents: &[QaDocument],
-        config: &FinetuneConfig,
-    ) -> Result<(Vec<Example>, String)> {
+    fn examples(&self, asked: &[Asked<'_>], config: &FinetuneConfig) -> Result<(Vec<Example>, String)> {
         let mut purpose = Hasher::labelled("lloco finetune 2");
         purpose.field(self.info.id().bytes());
         purpose.field(self.reader_digest()?.bytes());
         purpose.field(&serde_json::to_vec(&config.training).unwrap_or_default());
+        purpose.number(config.distil.map_or(0, |top| top as u64 + 1));
         let mut examples = Vec::new();
         let mut summaries: HashMap<Digest, (SummaryVectors, Digest)> = HashMap::new();
-        for asked in self.asked(group, documents, &config.questions)? {
+        for asked in asked {
             let answer = self.prompts.answer(asked.answer())?;
             let Asked { question, documents } = asked;
             let prompt = self.prompts.question(&question.question)?;
@@ -159,11 +183,15 @@ impl Lloco {
             purpose.field(bytemuck::cast_slice(&answer));
             purpose.number(documents.len() as u64);
             let mut example = Example::new(&question.id, prompt, answer);
+            if config.distil.is_some() {
+                purpose.field(format!("{:?}", question.passage).as_bytes());
+                documents.iter().for_each(|document| purpose.field(document.text.bytes()));
+            }
             for Document { id, text, .. } in documents {
-                let (vectors, digest) = match summaries.entry(text) {
+                let (vectors, digest) = match summaries.entry(*text) {
                     Entry::Occupied(known) => known.into_mut(),
                     Entry::Vacant(free) => {
-                        let summary = self.store.summary(&id, &self.info)?;
+                        let summary = self.store.summary(id, &self.info)?;
                         let digest = Digest::of(bytemuck::cast_slice(summary.data()));
                         let hidden = summary.hidden();
                         free.insert((SummaryVectors::new(summary.into_data(), hidden)?, digest))
@@ -175,6 +203,43 @@ impl Lloco {
             examples.push(example);
         }
         Ok((examples, purpose.finish().to_string()))
+    }
+
+    /// The examples with what the model itself predicts when it reads the text.
+    fn taught(&self, examples: Vec<Example>, asked: &[Asked<'_>], top: usize) -> Result<Vec<Example>> {
+        if top == 0 {
+            let (field, found, expected) = ("distil", "0".into(), "at least 1".into());
+            return Err(Error::Encoder(lloco_encoder::Error::InvalidSetting { field, found, expected }));
+        }
+        let decoder = self.encoder.decoder();
+        let mut reading = Reading::new(decoder, Arc::new(NoAdapter));
+        let total = examples.len();
+        let taught = examples.into_iter().zip(asked).enumerate().map(|(index, (example, asked))| {
+            let text = match (asked.question.passage, asked.documents.first()) {
+                (Some((start, end)), Some(document)) => {
+                    let text = self.store.text(&document.text)?;
+                    let passage = text.get(start..end).ok_or_else(|| Error::NoSuchPassage {
+                        question: asked.question.id.clone(),
+                        document: document.id.clone(),
+                        start,
+                        end,
+                        bytes: text.len(),
+                    });
+                    passage?.to_owned()
+                }
+                _ => self.text_in_window(asked, example.answer_ids.len())?.0,
+            };
+            let ids = self.prompts.with_text(&text, &asked.question.question)?;
+            let (positions, window) = (ids.len() + example.answer_ids.len(), decoder.config().max_position_embeddings);
+            if positions > window {
+                return Err(Error::PromptTooLong { positions, window });
+            }
+            reading.prompt(&[], &ids)?;
+            let teacher = Teacher::new(decoder, &reading.rows(&example.answer_ids)?, top)?;
+            self.observer.tell(&Event::Taught { done: index + 1, total })?;
+            Ok(example.with_teacher(teacher))
+        });
+        taught.collect()
     }
 
     /// A digest of who reads summaries before finetuning: the adapter that came with the encoder, if there is one. The

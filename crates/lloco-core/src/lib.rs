@@ -22,7 +22,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`Lloco`] | the verbs: add, finetune, ask, append, remove |
+//! | [`Lloco`] | the verbs: add, finetune, ask, append, remove; self-study, evaluate |
 //! | [`store`] | where documents, summaries and adapters are kept |
 //! | [`reader`] | text of files: plain, Markdown, HTML, PDF, DOCX |
 //! | [`dataset`] | questions and answers as JSON Lines |
@@ -56,6 +56,7 @@ mod reading;
 mod search;
 pub mod source;
 pub mod store;
+mod study;
 
 pub use answer::{Answer, AnswerStream, AskOptions, Source, Timings, Usage};
 pub use builder::LlocoBuilder;
@@ -69,6 +70,7 @@ pub use lloco::Lloco;
 pub use prompt::Prompts;
 pub use search::Search;
 pub use source::{ModelSource, Progress, Resolver};
+pub use study::{SelfStudied, SelfStudyConfig};
 
 pub use burn::tensor::Device;
 pub use lloco_decoder::{

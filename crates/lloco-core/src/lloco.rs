@@ -23,7 +23,9 @@ use crate::{
 /// |---|---|
 /// | offline: split, embed, compress, store | [`add_files`](Self::add_files), [`add`](Self::add) |
 /// | offline: after a change of model | [`reencode`](Self::reencode) |
+/// | offline: questions where there are none | [`self_study`](Self::self_study) |
 /// | offline: one adapter a group | [`finetune`](Self::finetune) |
+/// | afterwards: is it memory? | [`evaluate`](Self::evaluate) |
 /// | online: retrieve, load, decode | [`ask`](Self::ask), [`ask_stream`](Self::ask_stream) |
 ///
 /// The offline verbs can be repeated and interrupted at any time; they never do work twice.

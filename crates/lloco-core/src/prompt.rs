@@ -6,6 +6,10 @@ use lloco_encoder::training::Wording;
 /// Instruction that follows a document, whether it is read as text or as summary vectors.
 const INSTRUCTION: &str = "Answer the question about the document above in a few words.";
 
+/// What asks the model for a question of its own, behind a passage.
+const STUDY: &str = "Write one short question about the text above that the text answers in a few words, and then its \
+    answer, in this form:\n\nQuestion: ...\nAnswer: ...";
+
 /// Turns questions into token ids, in the model's own chat form if it has one: the same words in training and in use.
 #[derive(Debug)]
 pub struct Prompts {
@@ -43,6 +47,23 @@ impl Prompts {
         let mut ids = self.tokenizer.encode(answer.trim())?;
         ids.extend(self.end);
         Ok(ids)
+    }
+
+    /// The prompt that asks for a question about a passage and its answer.
+    pub(crate) fn study(&self, passage: &str) -> Result<Vec<u32>> {
+        match &self.template {
+            Some(_) => self.render(&format!("{passage}\n\n{STUDY}")),
+            // A model that only continues text is led into the form.
+            None => self.tokenizer.encode(&format!("{passage}\n\nA question about the text above.\nQuestion:")),
+        }
+    }
+
+    /// What the model said, as text.
+    pub(crate) fn said(&self, tokens: &[u32]) -> Result<String> {
+        let mut stream = self.tokenizer.stream();
+        let pieces = tokens.iter().map(|&token| stream.push(token));
+        let text = pieces.collect::<Result<String>>()? + &stream.finish()?;
+        Ok(text.trim().to_owned())
     }
 
     fn render(&self, content: &str) -> Result<Vec<u32>> {

@@ -1,4 +1,5 @@
-//! A model that reads prompts one after the other, and says how likely an answer is and what it would answer itself.
+//! A model that reads prompts one after the other, and says how likely an answer is and what it would answer itself; and
+//! the text that it reads.
 
 use std::sync::Arc;
 
@@ -6,7 +7,11 @@ use burn::tensor::Tensor;
 use lloco_decoder::{Decoder, KvCache, LinearAdapter, Pass, Sampler, Sampling};
 use lloco_lora::durable::values;
 
-use crate::Result;
+use crate::{
+    Error, Lloco, Result,
+    members::Asked,
+    store::{Document, Store},
+};
 
 /// Keeps what was read: where the next prompt begins with the same text, only the rest is read.
 pub(crate) struct Reading<'a> {
@@ -72,11 +77,11 @@ impl<'a> Reading<'a> {
         Ok(values("the loss of an answer", losses)?)
     }
 
-    /// What the model itself answers, each token the likeliest, without the token that ends it.
-    pub(crate) fn answer(&mut self, max_new_tokens: usize) -> Result<Vec<u32>> {
+    /// What the model itself says behind the prompt, without the token that ends it.
+    pub(crate) fn sample(&mut self, sampling: Sampling, max_new_tokens: usize) -> Result<Vec<u32>> {
         let Some(mut hidden) = self.last.clone() else { return Err(lloco_decoder::Error::EmptyPrompt.into()) };
         self.cache.truncate(self.positions);
-        let mut sampler = Sampler::new(Sampling::greedy())?;
+        let mut sampler = Sampler::new(sampling)?;
         let mut answer = Vec::new();
         while answer.len() < max_new_tokens {
             let logits = self.decoder.logits_with(hidden, &*self.adapter).flatten::<2>(0, 1);
@@ -89,5 +94,37 @@ impl<'a> Reading<'a> {
             hidden = self.decoder.forward(input, Pass::new().cache(&mut self.cache).adapter(&*self.adapter))?;
         }
         Ok(answer)
+    }
+}
+
+impl Lloco {
+    /// The texts of a question's documents, as far as the model's window reaches behind them for question and an answer of
+    /// so many tokens, and the positions that they take.
+    pub(crate) fn text_in_window(&self, asked: &Asked<'_>, answer: usize) -> Result<(String, usize)> {
+        let window = self.encoder.decoder().config().max_position_embeddings;
+        // Texts are joined by blank lines, and tokens may join differently with the words around them.
+        let overhead = self.prompts.with_text("", &asked.question.question)?.len() + answer + 8 * asked.documents.len();
+        let mut room = window.checked_sub(overhead).ok_or(Error::PromptTooLong { positions: overhead, window })?;
+        let (mut texts, mut positions) = (Vec::new(), 0);
+        for document in &asked.documents {
+            let (text, taken) = self.head(document, room)?;
+            (room, positions) = (room - taken, positions + taken);
+            texts.push(text);
+        }
+        Ok((texts.join("\n\n"), positions))
+    }
+
+    /// The first tokens of a document's text, and how many they are.
+    pub(crate) fn head(&self, document: &Document, most: usize) -> Result<(String, usize)> {
+        self.cut(self.store.text(&document.text)?, most)
+    }
+
+    /// The first tokens of a text, and how many they are.
+    pub(crate) fn cut(&self, mut text: String, most: usize) -> Result<(String, usize)> {
+        let (ids, offsets) = self.prompts.tokenizer().encode_with_offsets(&text)?;
+        if let Some(range) = offsets.get(most) {
+            text.truncate(text.floor_char_boundary(range.start));
+        }
+        Ok((text, ids.len().min(most)))
     }
 }

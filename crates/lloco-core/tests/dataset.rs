@@ -32,6 +32,40 @@ fn a_question_may_be_about_several_documents() {
 }
 
 #[test]
+fn a_question_may_have_a_line_of_its_own() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("qa.jsonl");
+    let lines = [
+        r#"{"document":"log","question":"When?","answers":["May"],"kind":"written","passage":[0,8]}"#,
+        GOOD,
+        r#"{"id":"pair","documents":["log","map"],"question":"Both?","answers":["yes"]}"#,
+        r#"{"document":"map","question":"Where?","answers":["here"]}"#,
+    ];
+    std::fs::write(&path, lines.join("\n")).expect("written");
+    let documents = dataset::read(&path).expect("good lines");
+    assert_eq!(documents.iter().map(|document| document.id.as_str()).collect::<Vec<_>>(), ["log", "map"]);
+    assert_eq!((documents[0].text.as_str(), documents[1].text.as_str()), ("Kept by Ilves.", ""));
+    let [first, own, pair] = &documents[0].questions[..] else { panic!("{documents:?}") };
+    assert_eq!((first.kind.as_str(), first.passage, first.id.as_str()), ("written", Some((0, 8)), "log-1"));
+    assert_eq!((own.id.as_str(), pair.id.as_str(), pair.documents.len()), ("q", "pair", 2));
+
+    for (line, expected) in [
+        (r#"{"question":"q","answers":["a"]}"#, "document"),
+        (r#"{"document":" ","question":"q","answers":["a"]}"#, "document"),
+        (r#"{"document":"d","question":" ","answers":["a"]}"#, "question"),
+        (r#"{"document":"d","question":"q","answers":[" "]}"#, "no answer"),
+        (r#"{"document":"d","question":"q"}"#, "answers"),
+        (r#"{"document":"d","question":"q","answers":["a"],"passage":[5,5]}"#, "passage"),
+        (r#"{"document":"d","question":"q","answers":["a"],"passage":[5]}"#, "length"),
+        (r#"{"document":"d","question":"q","answers":["a"],"passage":[-1,5]}"#, "u"),
+        (r#"{"document":"d","question":7,"answers":["a"]}"#, "string"),
+    ] {
+        let message = read(&format!("{GOOD}\n{line}")).expect_err(line).to_string();
+        assert!(message.starts_with("qa.jsonl, line 2") && message.contains(expected), "{line}: {message}");
+    }
+}
+
+#[test]
 fn questions_without_an_id_are_numbered() {
     let jsonl =
         r#"{"id":"d","text":"t","questions":[{"question":"a","answers":["b"]},{"question":"c","answers":["d"]}]}"#;

@@ -13,6 +13,16 @@
 //!   without them it is about its own line's document.
 //! - Other fields are ignored, blank lines skipped.
 //!
+//! A line may also be a single question about documents that are elsewhere, in the file or in a library:
+//!
+//! ```json
+//! {"document":"log","question":"Who kept it?","answers":["Ilves"],"kind":"written","passage":[0,14]}
+//! ```
+//!
+//! with `documents` in the place of `document` for several. `kind` says where the question comes from, `passage` which
+//! bytes of the (first) document's text it is about; both may be missing. [Self-study](crate::Lloco::self_study) writes
+//! such lines.
+//!
 //! ```
 //! use lloco_core::dataset::{self, Reader};
 //!
@@ -27,7 +37,8 @@
 mod archive;
 mod reader;
 
-use std::io::Write as _;
+use std::collections::HashMap;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -42,7 +53,7 @@ pub struct QaDocument {
     pub id: String,
     /// For people; may be empty.
     pub title: String,
-    /// The whole text.
+    /// The whole text; empty where only questions about the document were read.
     pub text: String,
     /// May be empty.
     pub questions: Vec<Question>,
@@ -62,13 +73,19 @@ pub struct Question {
     /// holds the question.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub documents: Vec<String>,
+    /// Where it comes from; blank for one that a person asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// The first byte of the first document's text that it is about, and the byte behind the last, if it is about a part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passage: Option<(usize, usize)>,
 }
 
 impl Question {
     /// A question about the document that holds it, and its answer.
     pub fn new(id: impl Into<String>, question: impl Into<String>, answer: impl Into<String>) -> Self {
         let (id, question, answers) = (id.into(), question.into(), vec![answer.into()]);
-        Self { id, question, answers, documents: Vec::new() }
+        Self { id, question, answers, ..Self::default() }
     }
 
     /// Makes it a question about these documents.
@@ -171,12 +188,30 @@ pub enum Error {
     },
 }
 
-/// Reads a whole data set. [`Reader`] reads one document at a time.
+/// Reads a whole data set, and brings the questions that stand on lines of their own to their (first) document.
+/// [`Reader`] reads one line at a time.
 ///
 /// # Errors
 /// The first error of the file, see [`enum@Error`].
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<QaDocument>, Error> {
-    Reader::open(path)?.collect()
+    let mut documents: Vec<QaDocument> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for document in Reader::open(path)? {
+        let mut document = document?;
+        match places.get(&document.id).and_then(|place| documents.get_mut(*place)) {
+            Some(known) => {
+                known.questions.append(&mut document.questions);
+                if known.text.is_empty() {
+                    (known.text, known.title) = (document.text, document.title);
+                }
+            }
+            None => {
+                places.insert(document.id.clone(), documents.len());
+                documents.push(document);
+            }
+        }
+    }
+    Ok(documents)
 }
 
 /// Writes documents as JSON Lines, whole or not at all: to a temporary file beside `path`, which then takes its place.
@@ -192,12 +227,36 @@ pub fn write<'a>(path: impl AsRef<Path>, documents: impl IntoIterator<Item = &'a
     };
     let file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
     let mut out = std::io::BufWriter::new(file);
-    for document in documents {
-        serde_json::to_writer(&mut out, document).map_err(|error| failed(error.into()))?;
-        out.write_all(b"\n").map_err(failed)?;
-    }
+    write_to(&mut out, documents).map_err(failed)?;
     let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// Writes documents line by line; the questions of one without text get lines of their own.
+pub(crate) fn write_to<'a>(
+    out: &mut impl Write,
+    documents: impl IntoIterator<Item = &'a QaDocument>,
+) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        document: Option<&'a str>,
+        #[serde(flatten)]
+        question: &'a Question,
+    }
+    for document in documents {
+        if !document.text.is_empty() {
+            serde_json::to_writer(&mut *out, document)?;
+            out.write_all(b"\n")?;
+            continue;
+        }
+        for question in &document.questions {
+            let document = question.documents.is_empty().then_some(document.id.as_str());
+            serde_json::to_writer(&mut *out, &Line { document, question })?;
+            out.write_all(b"\n")?;
+        }
+    }
     Ok(())
 }

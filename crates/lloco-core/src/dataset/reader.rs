@@ -7,10 +7,12 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::{Error, QaDocument, Question};
 
-/// An iterator over the documents of a JSON Lines source; one line is in memory at a time.
+/// An iterator over the documents of a JSON Lines source; one line is in memory at a time. A question on a line of its own
+/// comes as a document without text.
 ///
 /// After a bad line the next line can still be read; after a failure to read nothing more comes.
 #[derive(Debug)]
@@ -37,8 +39,18 @@ struct QuestionLine {
     id: Option<String>,
     question: String,
     answers: Vec<String>,
+    document: Option<String>,
     #[serde(default)]
     documents: Vec<String>,
+    #[serde(default)]
+    kind: String,
+    passage: Option<(usize, usize)>,
+}
+
+/// What tells a question's line from a document's.
+#[derive(Deserialize)]
+struct Probe {
+    question: Option<IgnoredAny>,
 }
 
 impl Reader<BufReader<File>> {
@@ -79,41 +91,23 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn parse(&mut self, bytes: &[u8]) -> Result<QaDocument, Error> {
+        // A line with a question of its own is no document.
+        if serde_json::from_slice::<Probe>(bytes).is_ok_and(|line| line.question.is_some()) {
+            return self.single(bytes);
+        }
         let (path, line) = (&self.path, self.line);
-        let DocumentLine { id, title, text, questions } = serde_json::from_slice(bytes).map_err(|error| {
-            // serde_json counts lines from this line on; the column is what helps.
-            let (column, reason) = (error.column(), error.to_string());
-            let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
-            Error::Malformed { path: path.clone(), line, column, reason }
-        })?;
-        let filled = |value: &str, field| match value.trim() {
-            "" => Err(Error::Blank { path: path.clone(), line, id: id.clone(), field }),
-            _ => Ok(()),
-        };
-        filled(&id, "id")?;
+        let DocumentLine { id, title, text, questions } = self.json(bytes)?;
+        self.filled(&id, &id, "id")?;
         let questions = questions
             .into_iter()
             .enumerate()
-            .map(|(index, QuestionLine { id: own, question, answers, documents })| {
-                filled(&question, "question")?;
-                documents.iter().try_for_each(|document| filled(document, "documents"))?;
-                let mut earlier = documents.iter();
-                while let Some(id) = earlier.next_back() {
-                    if earlier.clone().any(|other| other == id) {
-                        return Err(Error::RepeatedDocument { path: path.clone(), line, id: id.clone(), question });
-                    }
-                }
-                if answers.iter().all(|answer| answer.trim().is_empty()) {
-                    return Err(Error::NoAnswer { path: path.clone(), line, question });
-                }
-                Ok(Question { id: own.unwrap_or_else(|| format!("{id}-{}", index + 1)), question, answers, documents })
-            })
+            .map(|(index, question)| self.question(question, &id, index + 1))
             .collect::<Result<Vec<_>, _>>()?;
         let text = match text {
             Some(text) => text,
             None => self.text_file(&id)?,
         };
-        filled(&text, "text")?;
+        self.filled(&text, &id, "text")?;
         match self.seen.entry(id.clone()) {
             Entry::Occupied(first) => {
                 Err(Error::DuplicateDocument { path: path.clone(), line, first: *first.get(), id })
@@ -122,6 +116,64 @@ impl<R: BufRead> Reader<R> {
                 free.insert(line);
                 Ok(QaDocument { id, title, text, questions })
             }
+        }
+    }
+
+    /// A question on a line of its own, as a document without text.
+    fn single(&self, bytes: &[u8]) -> Result<QaDocument, Error> {
+        let question: QuestionLine = self.json(bytes)?;
+        let Some(id) = question.documents.first().or(question.document.as_ref()).cloned() else {
+            return Err(self.malformed(bytes.len(), "missing field `document`"));
+        };
+        self.filled(&id, &id, "document")?;
+        let mut question = self.question(question, &id, self.line)?;
+        if question.documents == [id.as_str()] {
+            question.documents.clear();
+        }
+        Ok(QaDocument { id, title: String::new(), text: String::new(), questions: vec![question] })
+    }
+
+    /// A question of document `id`; `number` is its own if it has none.
+    fn question(&self, line: QuestionLine, id: &str, number: usize) -> Result<Question, Error> {
+        let QuestionLine { id: own, question, answers, document, mut documents, kind, passage } = line;
+        let (path, line) = (&self.path, self.line);
+        self.filled(&question, id, "question")?;
+        if documents.is_empty() {
+            documents.extend(document);
+        }
+        documents.iter().try_for_each(|document| self.filled(document, id, "documents"))?;
+        let mut earlier = documents.iter();
+        while let Some(id) = earlier.next_back() {
+            if earlier.clone().any(|other| other == id) {
+                return Err(Error::RepeatedDocument { path: path.clone(), line, id: id.clone(), question });
+            }
+        }
+        if answers.iter().all(|answer| answer.trim().is_empty()) {
+            return Err(Error::NoAnswer { path: path.clone(), line, question });
+        }
+        if passage.is_some_and(|(start, end)| start >= end) {
+            return Err(self.malformed(0, "the field `passage` must be [first byte, byte behind the last]"));
+        }
+        let id = own.unwrap_or_else(|| format!("{id}-{number}"));
+        Ok(Question { id, question, answers, documents, kind, passage })
+    }
+
+    fn json<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            // serde_json counts lines from this line on; the column is what helps.
+            let (column, reason) = (error.column(), error.to_string());
+            self.malformed(column, reason.split(" at line ").next().unwrap_or_default())
+        })
+    }
+
+    fn malformed(&self, column: usize, reason: &str) -> Error {
+        Error::Malformed { path: self.path.clone(), line: self.line, column, reason: reason.to_owned() }
+    }
+
+    fn filled(&self, value: &str, id: &str, field: &'static str) -> Result<(), Error> {
+        match value.trim() {
+            "" => Err(Error::Blank { path: self.path.clone(), line: self.line, id: id.to_owned(), field }),
+            _ => Ok(()),
         }
     }
 

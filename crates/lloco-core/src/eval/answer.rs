@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 /// Words of a normalised answer: lower-case, without ASCII punctuation, without articles, split at white space.
-pub(super) fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     let text: String = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
     without_articles(&text).split(is_space).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }

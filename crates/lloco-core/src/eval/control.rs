@@ -8,7 +8,7 @@ use std::{
 };
 
 use burn::tensor::Tensor;
-use lloco_decoder::{LinearAdapter, NoAdapter};
+use lloco_decoder::{LinearAdapter, NoAdapter, Sampling};
 use lloco_lora::Adapter;
 use lloco_retrieval::{PassageConfig, PassageSplitter};
 use serde::Serialize;
@@ -205,10 +205,7 @@ impl Lloco {
         let references = &asked.question.answers;
         let first = self.prompts.answer(asked.answer())?;
         let losses = reading.losses(&first)?;
-        let mut stream = self.prompts.tokenizer().stream();
-        let pieces = reading.answer(max_new_tokens)?.into_iter().map(|token| stream.push(token));
-        let text = pieces.collect::<Result<String, _>>()? + &stream.finish()?;
-        let text = text.trim().to_owned();
+        let text = self.prompts.said(&reading.sample(Sampling::greedy(), max_new_tokens)?)?;
         Ok(ScoredAnswer {
             question: asked.question.id.clone(),
             scores: Scores::of(&text, references),
@@ -261,15 +258,13 @@ impl Desk<'_> {
             Context::Nothing => self.summaries(&[], asked)?,
             Context::Compressed => self.summaries(&documents, asked)?,
             Context::Shuffled => self.summaries(&self.wrong(asked), asked)?,
-            Context::Truncated => self.text(asked, |desk, document, room| desk.head(document, room))?,
+            Context::Truncated => self.text(asked, |desk, document, room| desk.lloco.head(document, room))?,
             Context::Retrieved => self.text(asked, |desk, document, room| desk.retrieved(document, asked, room))?,
             Context::FullText => {
-                let mut room = self.room(asked)?;
-                self.text(asked, |desk, document, _| {
-                    let (text, taken) = desk.head(document, room)?;
-                    room -= taken;
-                    Ok((text, taken))
-                })?
+                let answer = self.lloco.prompts.answer(asked.answer())?.len().max(self.config.max_new_tokens);
+                let (text, positions) = self.lloco.text_in_window(asked, answer)?;
+                let ids = self.lloco.prompts.with_text(&text, &asked.question.question)?;
+                Laid { summaries: Vec::new(), ids, positions }
             }
         };
         let positions = laid.positions + laid.ids.len() + self.config.max_new_tokens;
@@ -324,29 +319,6 @@ impl Desk<'_> {
         Ok(Laid { summaries: Vec::new(), ids, positions })
     }
 
-    /// Positions that the window leaves for text.
-    fn room(&self, asked: &Asked<'_>) -> Result<usize> {
-        let prompts = &self.lloco.prompts;
-        let window = self.lloco.encoder.decoder().config().max_position_embeddings;
-        let answer = prompts.answer(asked.answer())?.len().max(self.config.max_new_tokens);
-        // Texts are joined by blank lines, and tokens may join differently with the words around them.
-        let overhead = prompts.with_text("", &asked.question.question)?.len() + answer + 8 * asked.documents.len();
-        window.checked_sub(overhead).ok_or(Error::PromptTooLong { positions: overhead, window })
-    }
-
-    /// The first tokens of a document's text, and how many they are.
-    fn head(&self, document: &Document, most: usize) -> Result<(String, usize)> {
-        self.cut(self.lloco.store.text(&document.text)?, most)
-    }
-
-    fn cut(&self, mut text: String, most: usize) -> Result<(String, usize)> {
-        let (ids, offsets) = self.lloco.prompts.tokenizer().encode_with_offsets(&text)?;
-        if let Some(range) = offsets.get(most) {
-            text.truncate(text.floor_char_boundary(range.start));
-        }
-        Ok((text, ids.len().min(most)))
-    }
-
     /// The passages that fit the question best, in the order of the text; the last one is cut where the room ends.
     fn retrieved(&mut self, document: &Document, asked: &Asked<'_>, room: usize) -> Result<(String, usize)> {
         let embedder = &self.lloco.embedder;
@@ -369,7 +341,7 @@ impl Desk<'_> {
         let (mut kept, mut taken) = (BTreeMap::new(), 0);
         for (place, _) in ranked {
             let Some((passage, _)) = passages.get(place).filter(|_| taken < room) else { break };
-            let (text, tokens) = self.cut(passage.clone(), room - taken)?;
+            let (text, tokens) = self.lloco.cut(passage.clone(), room - taken)?;
             taken += tokens;
             kept.insert(place, text);
         }

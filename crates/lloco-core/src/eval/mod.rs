@@ -39,6 +39,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub(crate) use answer::words;
 pub use control::{Context, EvaluateConfig};
 pub use interval::Interval;
 pub use shape::SummaryShape;

@@ -4,6 +4,7 @@
 
 mod evaluate;
 mod kill;
+mod study;
 
 use std::{
     fs,

@@ -5,14 +5,14 @@ use std::ops::Range;
 use lloco_decoder::{Decoder, LinearAdapter, burn::tensor::Tensor};
 use lloco_lora::{
     Adapter,
-    finetune::{Dropout, NamedGradients},
+    finetune::{Dropout, NamedGradients, Teacher},
 };
 
 use super::{
     losses::{Kind, Losses, Tally},
     reading::{Reading, read},
     sample::{Planned, Sample},
-    score::{RowLosses, Teacher, nll, surrogate},
+    score::nll,
 };
 use crate::{Result, weights::Weights};
 
@@ -89,7 +89,8 @@ impl Objective<'_> {
         let readings: Vec<&Reading> = planned.iter().map(|planned| &planned.reading).collect();
         let targets: Vec<u32> = readings.iter().flat_map(|reading| reading.targets.iter().copied()).collect();
         let hidden = look(&readings)?;
-        let RowLosses { losses, slopes } = nll(self.decoder, self.head(), &hidden, &targets)?;
+        let own = nll(self.decoder, self.head(), &hidden, &targets)?;
+        let losses = own.losses.clone();
         let share = self.losses.weight(kind) / self.totals.tokens[kind as usize].max(1) as f64;
         let mut weights = vec![share as f32; losses.len()];
         tally.add(kind.name(), sum(&losses), losses.len());
@@ -115,7 +116,7 @@ impl Objective<'_> {
                     misled_weights.iter_mut().skip(span.start).take(span.len()).for_each(|w| *w -= (share / n) as f32);
                 }
             }
-            parts.extend(shuffled.slopes.map(|slopes| surrogate(misled_hidden, slopes, &misled_weights)));
+            parts.extend(shuffled.surrogate(misled_hidden, &misled_weights));
         }
         if self.losses.distils(kind) {
             let teacher = self.teacher(samples, planned)?;
@@ -123,9 +124,9 @@ impl Objective<'_> {
             tally.add("kl", sum(&found.losses), found.losses.len());
             let share = self.losses.kl / self.totals.distilled.max(1) as f64;
             let weights = vec![share as f32; found.losses.len()];
-            parts.extend(found.slopes.map(|slopes| surrogate(hidden.clone(), slopes, &weights)));
+            parts.extend(found.surrogate(hidden.clone(), &weights));
         }
-        parts.extend(slopes.map(|slopes| surrogate(hidden, slopes, &weights)));
+        parts.extend(own.surrogate(hidden, &weights));
 
         let Some(total) = parts.into_iter().reduce(|a, b| a + b) else { return Ok(summaries.zeros_like()) };
         let mut found = total.backward();
@@ -146,7 +147,7 @@ impl Objective<'_> {
             .collect();
         let nothing = Tensor::zeros([1, self.decoder.config().hidden_size], self.decoder.device());
         let hidden = read(self.decoder, self.weights, None, &nothing, &[], &full.iter().collect::<Vec<_>>())?;
-        Teacher::new(self.decoder, &hidden, self.losses.kl_top)
+        Ok(Teacher::new(self.decoder, &hidden, self.losses.kl_top)?)
     }
 
     /// No adapter here replaces the output head; scoring wants one all the same.

@@ -13,11 +13,7 @@ use lloco_decoder::{
 use lloco_lora::finetune::{Dropout, NamedGradients, mix};
 use rand::{Rng, rngs::StdRng};
 
-use super::{
-    losses::Tally,
-    reading::lifted,
-    score::{RowLosses, nll, surrogate},
-};
+use super::{losses::Tally, reading::lifted, score::nll};
 use crate::{Error, Result, weights::Weights};
 
 /// How texts are cut: the length of each segment, and how many segments a substep has.
@@ -191,9 +187,10 @@ impl Recurrent<'_> {
             return Ok(None);
         }
         let hidden: Tensor<2> = text.slice(s![.., ..rows, ..]).reshape([batch * rows, width]);
-        let RowLosses { losses, slopes } = nll(self.decoder, &self.tracked.encoder, &hidden, &targets.concat())?;
+        let found = nll(self.decoder, &self.tracked.encoder, &hidden, &targets.concat())?;
+        let losses = &found.losses;
         tally.add("next_token", losses.iter().map(|&loss| f64::from(loss)).sum(), losses.len());
         let weights = vec![weight as f32; losses.len()];
-        Ok(slopes.map(|slopes| surrogate(hidden, slopes, &weights)))
+        Ok(found.surrogate(hidden, &weights))
     }
 }

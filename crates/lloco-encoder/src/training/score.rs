@@ -5,22 +5,18 @@
 
 use lloco_decoder::{
     Decoder,
-    burn::tensor::{Int, Tensor, TensorData, activation::log_softmax, s},
+    burn::tensor::{Tensor, s},
 };
-use lloco_lora::{Adapter, durable::values, finetune::cross_entropy};
+use lloco_lora::{
+    Adapter,
+    durable::values,
+    finetune::{RowLosses, cross_entropy},
+};
 
 use crate::Result;
 
 /// Scores in one piece, at most.
 const PIECE: usize = 1 << 24;
-
-/// A loss of each row.
-#[derive(Debug)]
-pub(crate) struct RowLosses {
-    pub(crate) losses: Vec<f32>,
-    /// `d losses[i] / d hidden[i]`, `[n, hidden]`, where gradients are wanted.
-    pub(crate) slopes: Option<Tensor<2>>,
-}
 
 /// `-ln p(target)` of hidden rows `[n, hidden]`; slopes where `hidden` is tracked.
 pub(crate) fn nll(decoder: &Decoder, adapter: &Adapter, hidden: &Tensor<2>, targets: &[u32]) -> Result<RowLosses> {
@@ -32,101 +28,6 @@ pub(crate) fn nll(decoder: &Decoder, adapter: &Adapter, hidden: &Tensor<2>, targ
     let scored = cross_entropy(decoder, adapter, leaf.clone(), targets, 1.0)?;
     let slopes = scored.surrogate.and_then(|surrogate| leaf.grad_remove(&mut surrogate.backward()));
     Ok(RowLosses { losses: scored.nll, slopes })
-}
-
-/// The most likely tokens of some rows under the model itself, reading the full text.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Teacher {
-    /// Token ids, `top` a row.
-    ids: Vec<i64>,
-    /// Their probabilities.
-    p: Vec<f32>,
-    top: usize,
-}
-
-impl Teacher {
-    /// What the model predicts from hidden rows `[n, hidden]`.
-    pub(crate) fn new(decoder: &Decoder, hidden: &Tensor<2>, top: usize) -> Result<Self> {
-        let [n, width] = hidden.dims();
-        let vocab = decoder.config().vocab_size;
-        let top = top.min(vocab);
-        let mut teacher = Self { ids: Vec::with_capacity(n * top), p: Vec::with_capacity(n * top), top };
-        let rows = (PIECE / vocab.max(1)).max(1);
-        for start in (0..n).step_by(rows) {
-            let count = rows.min(n - start);
-            let piece = hidden.clone().inner().slice(s![start..start + count, ..]).reshape([1, count, width]);
-            let logits: Tensor<2> = decoder.logits(piece).reshape([count, vocab]);
-            let log_p = values("the full text's predictions", log_softmax(logits, 1))?;
-            let mut order: Vec<u32> = Vec::with_capacity(vocab);
-            for row in log_p.chunks_exact(vocab) {
-                order.clear();
-                order.extend(0..vocab as u32);
-                let by_p = |&a: &u32, &b: &u32| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b));
-                if top < vocab {
-                    order.select_nth_unstable_by(top, by_p);
-                }
-                order.truncate(top);
-                order.sort_unstable_by(by_p);
-                teacher.ids.extend(order.iter().map(|&id| i64::from(id)));
-                teacher.p.extend(order.iter().map(|&id| row[id as usize].exp()));
-            }
-        }
-        Ok(teacher)
-    }
-
-    /// The divergence of hidden rows `[n, hidden]` from the teacher, `KL(teacher || student)`, over the teacher's
-    /// likeliest tokens and one more that stands for all others; slopes where `hidden` is tracked.
-    pub(crate) fn divergence(&self, decoder: &Decoder, adapter: &Adapter, hidden: &Tensor<2>) -> Result<RowLosses> {
-        let [n, width] = hidden.dims();
-        let (top, device, tracked) = (self.top, decoder.device(), hidden.is_autodiff());
-        let mut found = RowLosses { losses: Vec::with_capacity(n), slopes: None };
-        let mut slopes = Vec::new();
-        let rows = (PIECE / decoder.config().vocab_size.max(1)).max(1);
-        for start in (0..n).step_by(rows) {
-            let count = rows.min(n - start);
-            let part = start * top..(start + count) * top;
-            let (Some(ids), Some(p)) = (self.ids.get(part.clone()), self.p.get(part)) else { break };
-            let others = p.chunks_exact(top.max(1)).map(|row| (1.0 - row.iter().sum::<f32>()).max(0.0));
-            let others: Vec<f32> = others.collect();
-            let entropy: Vec<f32> =
-                p.chunks_exact(top.max(1)).zip(&others).map(|(row, &other)| negentropy(row, other)).collect();
-            let mut piece = hidden.clone().inner().slice(s![start..start + count, ..]);
-            if tracked {
-                piece = piece.autodiff().require_grad();
-            }
-            let constant = |values: Vec<f32>, columns: usize| {
-                let tensor = Tensor::<2>::from_data(TensorData::new(values, [count, columns]), device);
-                super::reading::lifted(tensor, tracked)
-            };
-            let ids = Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), [count, top]), device);
-            let logits: Tensor<2> =
-                decoder.logits_with(piece.clone().reshape([1, count, width]), adapter).reshape([count as i64, -1]);
-            let log_q = log_softmax(logits, 1).gather(1, ids);
-            let rest = (log_q.clone().exp().sum_dim(1).neg() + 1.0).clamp_min(1e-7).log();
-            let cross = (log_q * constant(p.to_vec(), top)).sum_dim(1) + rest * constant(others, 1);
-            let kl = constant(entropy, 1) - cross;
-            found.losses.extend(values("the divergence", kl.clone())?);
-            if tracked {
-                slopes.extend(piece.grad_remove(&mut kl.sum().backward()));
-            }
-        }
-        if !slopes.is_empty() {
-            found.slopes = Some(Tensor::cat(slopes, 0));
-        }
-        Ok(found)
-    }
-}
-
-/// `sum(p ln p)` of a row's tokens and all others.
-fn negentropy(row: &[f32], others: f32) -> f32 {
-    row.iter().chain([&others]).filter(|&&p| p > 0.0).map(|&p| p * p.ln()).sum()
-}
-
-/// A scalar whose `backward` carries `sum(weights[i] * losses[i])` into the hidden rows.
-pub(crate) fn surrogate(hidden: Tensor<2>, slopes: Tensor<2>, weights: &[f32]) -> Tensor<1> {
-    let dims = slopes.dims();
-    let weights = Tensor::<2>::from_data(TensorData::new(weights.to_vec(), [weights.len(), 1]), &slopes.device());
-    (hidden * (slopes * weights.expand(dims)).autodiff()).sum()
 }
 
 /// How many of the targets are what the model finds most likely, of hidden rows `[n, hidden]`.

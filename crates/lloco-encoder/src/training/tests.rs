@@ -7,7 +7,11 @@ use lloco_decoder::{
     Checkpoint, Decoder, DecoderConfig, WeightType,
     burn::tensor::{Device, Tensor, TensorData},
 };
-use lloco_lora::{LoraConfig, durable::values, finetune::NamedGradients};
+use lloco_lora::{
+    LoraConfig,
+    durable::values,
+    finetune::{NamedGradients, Teacher},
+};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
@@ -16,7 +20,6 @@ use super::{
     losses::Tally,
     reading::{Reading, read},
     recurrent::{Cut, Recurrent},
-    score::Teacher,
 };
 use crate::{Compressor, EncoderConfig, Mode, PooledConfig, Reader, weights::Weights};
 

@@ -38,6 +38,10 @@ pub struct TrainConfig {
     /// Summaries of other examples' documents, at most so many, that stand beside the right ones in random order.
     #[serde(skip_serializing_if = "none")]
     pub distractors: usize,
+    /// Weight of the divergence from the text's reading, `KL(teacher || student)` a token, beside the cross entropy; for
+    /// examples that have a [teacher](crate::Example::teacher).
+    #[serde(skip_serializing_if = "usual")]
+    pub distillation: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Gradients of a larger norm, over all parameters, are scaled down to it. `None` never scales.
@@ -82,6 +86,7 @@ impl Default for TrainConfig {
             batch_size: 4,
             accumulation: 2,
             distractors: 0,
+            distillation: DISTILLATION,
             weight_decay: 0.0,
             max_grad_norm: Some(1.0),
             beta_1: 0.9,
@@ -138,6 +143,13 @@ impl TrainConfig {
         self
     }
 
+    /// Sets the weight of the divergence from the text's reading.
+    #[must_use]
+    pub fn with_distillation(mut self, weight: f64) -> Self {
+        self.distillation = weight;
+        self
+    }
+
     /// Sets the largest norm of a gradient.
     #[must_use]
     pub fn with_max_grad_norm(mut self, norm: Option<f64>) -> Self {
@@ -181,9 +193,19 @@ impl TrainConfig {
             range(field, count as f64, (1..=1 << 20).contains(&count), "at least 1 and at most 1048576")?;
         }
         range("distractors", self.distractors as f64, self.distractors <= 1024, "at most 1024")?;
+        let weight = self.distillation;
+        range("distillation", weight, (0.0..=1000.0).contains(&weight), "from 0 to 1000")?;
         range("patience", 0.0, self.patience != Some(0), "at least 1, or null")?;
         self.lora.check()
     }
+}
+
+/// As the published distillations weigh it.
+const DISTILLATION: f64 = 2.0;
+
+/// Whether the weight is left out of files, for the same reason.
+fn usual(weight: &f64) -> bool {
+    *weight == DISTILLATION
 }
 
 /// Whether a setting is left out of files: files of a time before it stay what they were.

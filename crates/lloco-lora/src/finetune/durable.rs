@@ -144,6 +144,13 @@ fn digest(examples: &[Example]) -> String {
             number(&mut hash, ids.len());
             ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
         }
+        if let Some(teacher) = &example.teacher {
+            number(&mut hash, teacher.top());
+            teacher.pairs().for_each(|(id, p)| {
+                hash.update(id.to_le_bytes());
+                hash.update(p.to_le_bytes());
+            });
+        }
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

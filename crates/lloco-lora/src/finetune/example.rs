@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use burn::tensor::{Device, Tensor, TensorData};
 use lloco_decoder::{DecoderConfig, Prompt};
 
+use super::Teacher;
 use crate::{Error, Result, tensor_file};
 
 /// What the adapter learns from: summary vectors and a prompt to read, and the answer to give.
@@ -19,6 +20,8 @@ pub struct Example {
     pub prompt_ids: Vec<u32>,
     /// Token ids of the answer, the end token included.
     pub answer_ids: Vec<u32>,
+    /// What the model predicts for the answer's tokens when it reads the text itself, to be learned beside the answer.
+    pub teacher: Option<Arc<Teacher>>,
 }
 
 /// Summary vectors `[n, hidden]` on the host, shared between examples without copies.
@@ -31,13 +34,20 @@ pub struct SummaryVectors {
 impl Example {
     /// An example without summary vectors.
     pub fn new(name: impl Into<String>, prompt_ids: Vec<u32>, answer_ids: Vec<u32>) -> Self {
-        Self { name: name.into(), prefix: Vec::new(), prompt_ids, answer_ids }
+        Self { name: name.into(), prefix: Vec::new(), prompt_ids, answer_ids, teacher: None }
     }
 
     /// Puts summary vectors behind those that are there.
     #[must_use]
     pub fn with_prefix(mut self, vectors: SummaryVectors) -> Self {
         self.prefix.push(vectors);
+        self
+    }
+
+    /// Sets what a model predicts that has more to read: a row for each of the answer's tokens.
+    #[must_use]
+    pub fn with_teacher(mut self, teacher: Teacher) -> Self {
+        self.teacher = Some(Arc::new(teacher));
         self
     }
 
@@ -94,6 +104,10 @@ impl Example {
         let mut ids = self.prompt_ids.iter().chain(&self.answer_ids);
         if let Some(id) = ids.find(|&&id| id as usize >= model.vocab_size) {
             return fail(format!("token id {id} is beyond the vocabulary of {} entries", model.vocab_size));
+        }
+        let answer = self.answer_ids.len();
+        if let Some(teacher) = self.teacher.as_ref().filter(|teacher| teacher.rows() != answer) {
+            return fail(format!("its teacher has {} rows for {answer} tokens of the answer", teacher.rows()));
         }
         match self.prefix.iter().find(|vectors| vectors.hidden != model.hidden_size) {
             Some(vectors) => {

@@ -1,7 +1,8 @@
 //! Finetuning an adapter on questions and answers behind summary vectors.
 //!
 //! The input is `[summary vectors ; prompt ; answer]` and the loss is the cross entropy of the answer's tokens, its
-//! end token included. Only the adapter learns.
+//! end token included; where an example has a [teacher](Example::teacher), also the divergence from it. Only the adapter
+//! learns.
 //!
 //! | file | question |
 //! |---|---|
@@ -10,12 +11,14 @@
 //! | `order`, `distractors` | which examples come when, beside which other documents? |
 //! | `micro_batch` | how do unequal examples become one tensor? |
 //! | `loss` | what is minimised? |
+//! | [`teacher`](Teacher), `distil` | how is the reading of the text itself learned beside the answer? |
 //! | `gradients` | what does one effective batch say about the adapter? |
 //! | `dropout`, `schedule`, `optimizer` | the parts of a step |
 //! | [`trainer`](Trainer) | the loop, and early stopping |
 //! | `durable` | how does a run survive a kill? |
 
 mod config;
+mod distil;
 mod distractors;
 mod dropout;
 mod durable;
@@ -26,6 +29,7 @@ mod micro_batch;
 mod optimizer;
 mod order;
 mod schedule;
+mod teacher;
 mod trainer;
 
 pub use config::{Schedule, TrainConfig};
@@ -34,4 +38,5 @@ pub use example::{Example, SummaryVectors};
 pub use gradients::{BatchGradients, Evaluation, NamedGradients, batch_gradients, evaluate};
 pub use loss::{Scored, cross_entropy};
 pub use optimizer::AdamW;
+pub use teacher::{RowLosses, Teacher};
 pub use trainer::{Event, Outcome, StepReport, Trainer};

@@ -12,8 +12,8 @@ use lloco_decoder::Decoder;
 use serde::Serialize;
 
 use super::{
-    AdamW, BatchGradients, Evaluation, Example, SummaryVectors, TrainConfig, batch_gradients, distractors::Distractors,
-    dropout::mix, evaluate, order::Order,
+    AdamW, BatchGradients, Evaluation, Example, SummaryVectors, TrainConfig, batch_gradients, distil::taught_gradients,
+    distractors::Distractors, dropout::mix, evaluate, order::Order,
 };
 use crate::{Adapter, Error, Result, durable::Checkpoints};
 
@@ -68,6 +68,9 @@ pub struct StepReport {
     pub epoch: usize,
     /// Mean of `-ln p` over the batch's answer tokens, before the step.
     pub loss: f64,
+    /// Mean divergence from the text's reading over the tokens of taught answers, before the step; `None` where the batch
+    /// has no teacher.
+    pub divergence: Option<f64>,
     /// The batch's answer tokens.
     pub tokens: usize,
     /// Positions of the batch's examples; those that several share are counted for each.
@@ -192,15 +195,25 @@ impl<'a> Trainer<'a> {
         self.order().steps()
     }
 
-    /// Loss and gradients of the next step's batch; changes nothing.
+    /// Loss and gradients of the next step's batch; changes nothing. Where examples have a teacher, the gradients are
+    /// those of the weighted divergence as well.
     ///
     /// # Errors
     /// [`Error::NotFinite`] when the loss is no number.
     pub fn gradients(&self) -> Result<BatchGradients> {
+        Ok(self.taught_gradients()?.0)
+    }
+
+    fn taught_gradients(&self) -> Result<(BatchGradients, Option<f64>)> {
         let dropout_seed = mix(self.config.seed ^ mix(self.step as u64));
         let batch = self.batch();
         let batch: Vec<&Example> = batch.iter().map(AsRef::as_ref).collect();
-        let found = batch_gradients(self.decoder, &self.adapter, &batch, self.config.batch_size, Some(dropout_seed));
+        let (adapter, size, seed) = (&self.adapter, self.config.batch_size, Some(dropout_seed));
+        let weight = self.config.distillation;
+        let found = match weight > 0.0 && batch.iter().any(|example| example.teacher.is_some()) {
+            true => taught_gradients(self.decoder, adapter, &batch, size, seed, weight).map(|(b, kl)| (b, Some(kl))),
+            false => batch_gradients(self.decoder, adapter, &batch, size, seed).map(|batch| (batch, None)),
+        };
         found.map_err(|error| match error {
             Error::NotFinite { what, examples, .. } => Error::NotFinite { what, step: self.step + 1, examples },
             other => other,
@@ -212,7 +225,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`Error::NotFinite`] when loss or gradients are no numbers; the adapter is then as before.
     pub fn step(&mut self) -> Result<StepReport> {
-        let BatchGradients { loss, tokens, mut gradients } = self.gradients()?;
+        let (BatchGradients { loss, tokens, mut gradients }, divergence) = self.taught_gradients()?;
         let batch = self.batch();
         let grad_norm = gradients.norm()?;
         if !grad_norm.is_finite() {
@@ -229,6 +242,7 @@ impl<'a> Trainer<'a> {
             of: self.steps(),
             epoch: self.order().epoch(self.step) + 1,
             loss,
+            divergence,
             tokens,
             positions: batch.iter().map(|example| example.positions()).sum(),
             grad_norm,
@@ -329,7 +343,13 @@ fn check(examples: &[Example], decoder: &Decoder) -> Result<()> {
     if examples.is_empty() {
         return Err(Error::NoExamples);
     }
-    examples.iter().enumerate().try_for_each(|(index, example)| example.check(index, decoder.config()))
+    examples.iter().enumerate().try_for_each(|(index, example)| example.check(index, decoder.config()))?;
+    let mut tops = examples.iter().filter_map(|example| example.teacher.as_ref()).map(|teacher| teacher.top());
+    let first = tops.next();
+    match tops.find(|top| Some(*top) != first) {
+        Some(other) => Err(Error::setting("teacher", other, "equally many tokens a row in all teachers")),
+        None => Ok(()),
+    }
 }
 
 /// Of each example, the first one about the same documents.
