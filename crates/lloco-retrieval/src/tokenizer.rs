@@ -2,6 +2,7 @@
 
 use crate::{Error, Result};
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tokenizers::TruncationParams;
 
@@ -49,19 +50,28 @@ impl Tokenizer {
                 }
             })
             .collect();
-        let encodings = self.encoder.encode_batch_fast(inputs, true).map_err(|e| Error::Tokenize(e.to_string()))?;
+        let encodings = guarded(|| self.encoder.encode_batch_fast(inputs, true))?;
         Ok(encodings.iter().map(|e| e.get_ids().to_vec()).collect())
     }
 
     /// Byte range of each token of `text`, without special tokens.
     pub(crate) fn offsets(&self, text: &str) -> Result<Vec<(usize, usize)>> {
-        let encoding = self.splitter.encode(text, false).map_err(|e| Error::Tokenize(e.to_string()))?;
+        let encoding = guarded(|| self.splitter.encode(text, false))?;
         Ok(encoding.get_offsets().to_vec())
     }
 
     /// Tokens that `prefix` and the special tokens take of the maximum length.
     pub(crate) fn overhead(&self, prefix: &str) -> Result<usize> {
         Ok(self.encode(prefix, &[""])?.iter().map(Vec::len).sum())
+    }
+}
+
+/// What the tokenizer returns. It trusts its file: one that contradicts itself, such as a template with a token that is
+/// declared nowhere, is read without a word and makes it panic on use.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|e| Error::Tokenize(e.to_string())),
+        Err(_) => Err(Error::Tokenize("tokenizer.json contradicts itself; fetch it again".into())),
     }
 }
 

@@ -227,6 +227,17 @@ fn a_tokenizer_of_another_model_is_refused() {
 }
 
 #[test]
+fn a_tokenizer_that_contradicts_itself_is_an_error() {
+    let copy = Copy::of_tiny();
+    let path = copy.path().join("tokenizer.json");
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    tokenizer["post_processor"]["single"][0]["SpecialToken"]["id"] = json!("[GONE]");
+    copy.write("tokenizer.json", tokenizer.to_string());
+    let embedded = Embedder::load(copy.path(), &device()).and_then(|embedder| embedder.embed_query("a pump"));
+    assert!(matches!(embedded, Err(Error::Tokenize(_))));
+}
+
+#[test]
 fn a_length_beyond_the_positions_is_refused_or_cut() {
     let copy = Copy::of_tiny();
     copy.set("sentence_bert_config.json", "max_seq_length", json!(4000));
