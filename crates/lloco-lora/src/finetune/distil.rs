@@ -1,9 +1,11 @@
 //! What an effective batch says about the adapter where some of its examples have a teacher.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use lloco_decoder::{Decoder, LinearAdapter, Pass};
+use lloco_decoder::{Decoder, LinearAdapter};
 
-use super::{BatchGradients, Dropout, Example, NamedGradients, Teacher, cross_entropy, dropout::mix};
+use super::{
+    BatchGradients, Dropout, Example, NamedGradients, Teacher, cross_entropy, dropout::mix, micro_batch::MicroBatch,
+};
 use crate::{Adapter, Error, Result};
 
 /// Loss and gradients of a batch, as [`batch_gradients`](super::batch_gradients) has them, and the mean divergence of
@@ -23,16 +25,14 @@ pub(crate) fn taught_gradients(
     let adapter = adapter.tracked();
     let mut total = BatchGradients { loss: 0.0, tokens, gradients: NamedGradients::default() };
     let mut divergence = 0.0;
-    let mut sorted = examples.to_vec();
-    sorted.sort_by_key(|example| example.positions());
-    for (index, pass) in sorted.chunks(batch_size.max(1)).enumerate() {
+    for (index, micro) in MicroBatch::divide(examples, batch_size).into_iter().enumerate() {
+        let pass: Vec<&Example> = micro.examples().collect();
         let dropout = dropout_seed.map(|seed| Dropout { adapter: &adapter, seed: mix(seed ^ mix(index as u64)) });
         let seam: &dyn LinearAdapter = match &dropout {
             Some(dropout) => dropout,
             None => &adapter,
         };
-        let hidden = answer_rows(decoder, &adapter, seam, pass)?;
-        let answers: Vec<u32> = pass.iter().flat_map(|example| example.answer_ids.iter().copied()).collect();
+        let (hidden, answers) = micro.answer_rows(decoder, &adapter, seam, true)?;
         let scored = cross_entropy(decoder, &adapter, hidden.clone(), &answers, 1.0 / tokens.max(1) as f64)?;
         let mut surrogates: Vec<Tensor<1>> = scored.surrogate.into_iter().collect();
         total.gradients.merge(scored.gradients);
@@ -41,7 +41,7 @@ pub(crate) fn taught_gradients(
         let teachers: Vec<&Teacher> = pass.iter().filter_map(|example| example.teacher.as_deref()).collect();
         let mut kl = Vec::new();
         if !teachers.is_empty() {
-            let hidden = select(hidden, taught_rows(pass));
+            let hidden = select(hidden, taught_rows(&pass));
             let found = Teacher::joined(teachers).divergence(decoder, &adapter, &hidden)?;
             kl.clone_from(&found.losses);
             divergence += kl.iter().map(|&kl| f64::from(kl)).sum::<f64>() / taught as f64;
@@ -57,32 +57,6 @@ pub(crate) fn taught_gradients(
         }
     }
     Ok((total, divergence))
-}
-
-/// The hidden rows that predict the answers' tokens, one example's behind the other's, `[tokens, hidden]`, tracked.
-fn answer_rows(
-    decoder: &Decoder,
-    adapter: &Adapter,
-    seam: &dyn LinearAdapter,
-    examples: &[&Example],
-) -> Result<Tensor<2>> {
-    let longest = examples.iter().map(|example| example.positions()).max().unwrap_or(0);
-    let padding: Vec<usize> = examples.iter().map(|example| longest - example.positions()).collect();
-    let inputs = examples.iter().zip(&padding).map(|(example, &pad)| {
-        let asked = example.prompt_ids.len();
-        let read = example.beginning(asked, decoder.device()).text(&example.read(asked));
-        let rows = decoder.embed_prompt(&read, adapter)?;
-        let [_, _, width] = rows.dims();
-        let blank = || Tensor::zeros([1, pad, width], (&rows.device(), rows.dtype()));
-        Ok(if pad == 0 { rows } else { Tensor::cat(vec![blank(), rows], 1) })
-    });
-    let input = Tensor::cat(inputs.collect::<Result<Vec<_>>>()?, 0).autodiff();
-    let rows = examples.iter().map(|example| example.answer_ids.len()).max().unwrap_or(1);
-    let hidden = decoder.forward(input, Pass::new().adapter(seam).padding(&padding).last_rows(rows))?;
-    let [batch, rows, width] = hidden.dims();
-    let answers = examples.iter().map(|example| example.answer_ids.len()).enumerate();
-    let picks = answers.flat_map(|(b, answer)| (rows - answer..rows).map(move |row| b * rows + row));
-    Ok(select(hidden.reshape([batch * rows, width]), picks.collect()))
 }
 
 /// Where the taught examples' rows lie among all answers' rows.

@@ -34,6 +34,23 @@ impl<'a> MicroBatch<'a> {
         weight: f64,
         tracked: bool,
     ) -> Result<Scored> {
+        let (hidden, targets) = self.answer_rows(decoder, adapter, seam, tracked)?;
+        cross_entropy(decoder, adapter, hidden, &targets, weight)
+    }
+
+    /// The examples of the pass.
+    pub(crate) fn examples(&self) -> impl Iterator<Item = &'a Example> {
+        self.members.iter().map(|&(_, example)| example)
+    }
+
+    /// The hidden rows that predict the answers' tokens, one example's after the other, `[tokens, hidden]`, and the tokens.
+    pub(crate) fn answer_rows(
+        &self,
+        decoder: &Decoder,
+        adapter: &Adapter,
+        seam: &dyn LinearAdapter,
+        tracked: bool,
+    ) -> Result<(Tensor<2>, Vec<u32>)> {
         let (mut packing, mut inputs, mut picks, mut targets) = (Packing::new(), Vec::new(), Vec::new(), Vec::new());
         for tree in self.members.chunk_by(|(_, a), (_, b)| a.same_prefix(b)) {
             let examples: Vec<&Example> = tree.iter().map(|(_, example)| *example).collect();
@@ -64,8 +81,7 @@ impl<'a> MicroBatch<'a> {
         let [_, rows, width] = hidden.dims();
         let count = picks.len();
         let picks = Tensor::<1, Int>::from_data(TensorData::new(picks, [count]), decoder.device());
-        let hidden = hidden.reshape([rows, width]).select(0, picks);
-        cross_entropy(decoder, adapter, hidden, &targets, weight)
+        Ok((hidden.reshape([rows, width]).select(0, picks), targets))
     }
 
     /// Place, example and its tokens' losses, from the flat list that [`score`](Self::score) gives.
