@@ -40,7 +40,7 @@ pub enum Rows {
     Last(usize),
 }
 
-/// How to run a forward pass. The default: no cache, no adapter, no padding, all rows.
+/// How to run a forward pass. The default: no cache, no adapter, no padding, all layers, all rows.
 #[derive(Default)]
 #[must_use]
 pub struct Pass<'a> {
@@ -49,6 +49,7 @@ pub struct Pass<'a> {
     padding: &'a [usize],
     packing: Option<&'a Packing>,
     rows: Rows,
+    layers: Option<usize>,
 }
 
 impl<'a> Pass<'a> {
@@ -79,6 +80,12 @@ impl<'a> Pass<'a> {
     /// Reads the rows of a batch of one as several sequences. Goes without cache and padding, and returns all rows.
     pub fn packing(mut self, packing: &'a Packing) -> Self {
         self.packing = Some(packing);
+        self
+    }
+
+    /// Runs only the model's first `n` layers, at least one. Not with a cache.
+    pub fn layers(mut self, n: usize) -> Self {
+        self.layers = Some(n);
         self
     }
 
@@ -213,6 +220,10 @@ impl Decoder {
             Rows::All => seq,
             Rows::Last(n) => n.clamp(1, seq),
         };
+        let layers = pass.layers.unwrap_or(self.layers.len()).clamp(1, self.layers.len());
+        if layers < self.layers.len() {
+            self.check("KV caches beside a limit of layers", 0, pass.cache.iter().len())?;
+        }
         let (cos, sin) = match pass.packing {
             Some(packing) => {
                 self.check("rows of a packing", seq, packing.rows())?;
@@ -236,8 +247,8 @@ impl Decoder {
             rows: seq,
         };
         let mut x = input.cast(self.dtype);
-        for (index, layer) in self.layers.iter().enumerate() {
-            if index + 1 == self.layers.len() {
+        for (index, layer) in self.layers.iter().take(layers).enumerate() {
+            if index + 1 == layers {
                 context.rows = wanted;
             }
             let cache = pass.cache.as_mut().and_then(|cache| cache.layer(index));

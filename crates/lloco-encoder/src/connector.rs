@@ -1,19 +1,28 @@
-//! From pooled hidden states to rows that the model reads as it reads embeddings.
+//! From the states of a window's tokens to a row that the model reads as it reads an embedding.
 
 use lloco_decoder::{
     Decoder,
-    burn::tensor::{Device, Tensor, TensorData, activation::silu, s},
+    burn::tensor::{
+        Device, Tensor, TensorData,
+        activation::{silu, softmax},
+        s,
+    },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::Result;
 
-/// `x + W2 silu(W1 x)` of the normed state `x`, then scaled to the norm of the model's embeddings (LCLM, ARC-Encoder):
-/// hidden states behind the final norm are an order of magnitude larger than what the first layer expects.
+/// `e + W2 silu(W1 x)` scaled to the norm of the model's embeddings (LCLM, ARC-Encoder), where `x` is the normed average
+/// of a window's hidden states and `e` that of its tokens' embeddings. A learned score weighs the tokens of a window in
+/// both averages.
 ///
-/// `W2` starts at zero, so that training starts from the pooled state itself.
+/// The scores and `W2` start at zero: training starts from the plain mean of the embeddings, of which the model can
+/// read something at once. The published connectors start from `x`, which points elsewhere than embeddings do (their
+/// cosine is near 0 in every layer), and have to learn the way back first.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
+    /// `[1, hidden]`: a token's score is its product with the token's hidden state, divided by `sqrt(hidden)`.
+    pub(crate) score: Tensor<2>,
     /// `[1, hidden]`, the weight of the RMSNorm.
     pub(crate) norm: Tensor<2>,
     /// W1, `[hidden, hidden]`.
@@ -31,6 +40,7 @@ impl Connector {
         let bound = (3.0 / hidden as f32).sqrt();
         let values: Vec<f32> = (0..hidden * hidden).map(|_| rng.random_range(-bound..bound)).collect();
         Self {
+            score: Tensor::zeros([1, hidden], device),
             norm: Tensor::ones([1, hidden], device),
             up: Tensor::from_data(TensorData::new(values, [hidden, hidden]), device),
             down: Tensor::zeros([hidden, hidden], device),
@@ -38,19 +48,27 @@ impl Connector {
         }
     }
 
-    /// Pooled states `[n, hidden]` -> summary vectors `[n, hidden]` with rows of root mean square `scale` times the
-    /// gain of the ratio.
-    pub(crate) fn forward(&self, pooled: Tensor<2>, ratio: usize, scale: f64) -> Tensor<2> {
-        let [rows, hidden] = pooled.dims();
-        let x = normed(pooled) * self.norm.clone().expand([rows, hidden]);
-        let y = x.clone() + silu(x.matmul(self.up.clone().transpose())).matmul(self.down.clone().transpose());
+    /// Hidden states and embeddings of windows' tokens, each `[n, window, hidden]` -> summary vectors `[n, hidden]` with
+    /// rows of root mean square `scale` times the gain of the ratio, of which `ratio` is the index.
+    pub(crate) fn forward(&self, states: Tensor<3>, embedded: Tensor<3>, ratio: usize, scale: f64) -> Tensor<2> {
+        let [rows, window, hidden] = states.dims();
+        let score = self.score.clone().mul_scalar((hidden as f64).powf(-0.5)).unsqueeze::<3>();
+        let weights = softmax((states.clone() * score.expand([rows, window, hidden])).sum_dim(2), 1);
+        let average = |tokens: Tensor<3>| {
+            let weighted = tokens * weights.clone().expand([rows, window, hidden]);
+            weighted.sum_dim(1).squeeze_dim::<2>(1)
+        };
+        let x = normed(average(states)) * self.norm.clone().expand([rows, hidden]);
+        let y = normed(average(embedded))
+            + silu(x.matmul(self.up.clone().transpose())).matmul(self.down.clone().transpose());
         let gain = self.gain.clone().slice(s![ratio..ratio + 1, ..]).mul_scalar(scale);
         normed(y) * gain.expand([rows, hidden])
     }
 
     /// The tensors by name.
-    pub(crate) fn parameters(&self) -> [(&'static str, &Tensor<2>); 4] {
+    pub(crate) fn parameters(&self) -> [(&'static str, &Tensor<2>); 5] {
         [
+            ("connector.score.weight", &self.score),
             ("connector.norm.weight", &self.norm),
             ("connector.up.weight", &self.up),
             ("connector.down.weight", &self.down),
@@ -60,8 +78,8 @@ impl Connector {
 
     /// The connector with each tensor passed through `change`.
     pub(crate) fn map(&self, mut change: impl FnMut(&str, Tensor<2>) -> Tensor<2>) -> Self {
-        let [norm, up, down, gain] = self.parameters().map(|(name, tensor)| change(name, tensor.clone()));
-        Self { norm, up, down, gain }
+        let [score, norm, up, down, gain] = self.parameters().map(|(name, tensor)| change(name, tensor.clone()));
+        Self { score, norm, up, down, gain }
     }
 }
 

@@ -1,9 +1,9 @@
-//! Pooled: independent segments, their hidden states averaged over windows.
+//! Pooled: independent segments, their tokens averaged over windows.
 
 use std::sync::Arc;
 
 use lloco_decoder::{
-    Decoder, Pass,
+    Decoder, LinearAdapter, Pass,
     burn::tensor::{Tensor, s},
 };
 use lloco_lora::Adapter;
@@ -21,6 +21,10 @@ pub struct PooledConfig {
     pub segment_length: usize,
     /// Tokens a summary vector, each of these trained. The first is used where no other is asked for.
     pub ratios: Vec<usize>,
+    /// Layers of the model that read a segment, from the first; left out, all. Documents are compressed in proportion
+    /// faster with fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<usize>,
 }
 
 impl PooledConfig {
@@ -37,10 +41,21 @@ impl PooledConfig {
         }
         Ok(())
     }
+
+    /// Checks the number of layers against the model's.
+    pub(crate) fn check_model(&self, layers: usize) -> Result<()> {
+        match self.layers {
+            Some(found) if found == 0 || found > layers => {
+                let expected = format!("from 1 to the model's {layers}");
+                Err(Error::InvalidSetting { field: "layers", found: found.to_string(), expected })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
-/// A context encoder that reads each segment by itself and averages the last hidden states over windows of a few
-/// tokens; a connector then brings the averages to the scale of embeddings.
+/// A context encoder that reads each segment by itself and averages its tokens, their embeddings and their hidden
+/// states, over windows of a few; a connector makes a vector of both averages at the scale of embeddings.
 ///
 /// A summary depends on its segment alone: equal segments have equal summaries, in whichever document they stand. One
 /// encoding serves several ratios. Sources: ARC-Encoder, arXiv 2510.20535; SimpleCC, arXiv 2510.20797.
@@ -65,6 +80,7 @@ impl Pooled {
             return Err(Error::InvalidSetting { field: "mode", found, expected });
         };
         config.check()?;
+        config.check_model(decoder.config().num_hidden_layers)?;
         let first = config.ratios.first().copied().unwrap_or(1);
         let ratio = options.ratio.unwrap_or(first);
         let Some(ratio) = config.ratios.iter().position(|&trained| trained == ratio) else {
@@ -82,7 +98,7 @@ impl Pooled {
             let expected = "nothing: choose a ratio instead".into();
             return Err(Error::InvalidSetting { field: "summary_length", found: found.to_string(), expected });
         }
-        let settings = format!("pooled {} {:?}", config.segment_length, config.ratios.get(ratio));
+        let settings = format!("pooled {} {:?} {:?}", config.segment_length, config.ratios.get(ratio), config.layers);
         Ok(Self {
             fingerprint: compressor.fingerprint(&settings)?,
             config: config.clone(),
@@ -158,8 +174,8 @@ impl Encoding for Independent<'_> {
     fn push(&mut self, segment: &[u32]) -> Result<Tensor<2>> {
         let Pooled { decoder, weights, config, ratio, scale, .. } = self.encoder;
         self.encoder.layout().check(segment.len(), self.short)?;
-        let hidden = decoder.forward(decoder.embed(segment)?, Pass::new().adapter(&weights.encoder))?;
-        let summary = summarise(weights, hidden, (self.encoder.ratio(), *ratio), *scale).squeeze_dim(0);
+        let windows = Windows { layers: config.layers, ratio: (self.encoder.ratio(), *ratio), scale: *scale };
+        let summary = windows.summarise(decoder, weights, &weights.encoder, decoder.embed(segment)?)?.squeeze_dim(0);
         self.short = (segment.len() < config.segment_length).then_some(segment.len());
         self.softprompt.push(summary.clone());
         Ok(summary)
@@ -181,26 +197,49 @@ impl Encoding for Independent<'_> {
     }
 }
 
-/// Hidden states of segments `[batch, tokens, hidden]` -> their summary vectors `[batch, tokens / ratio, hidden]`,
-/// rounded up; the last window may be shorter. `ratio` and its index among the trained ones.
-pub(crate) fn summarise(weights: &Weights, hidden: Tensor<3>, (ratio, index): (usize, usize), scale: f64) -> Tensor<3> {
-    let [batch, tokens, width] = hidden.dims();
-    let (windows, rest) = (tokens / ratio, tokens % ratio);
-    let mut means = Vec::with_capacity(2);
-    if windows > 0 {
-        let full = hidden.clone().slice(s![.., ..windows * ratio, ..]);
-        let full: Tensor<4> = full.reshape([batch, windows, ratio, width]);
-        means.push(full.mean_dim(2).squeeze_dim::<3>(2));
-    }
-    if rest > 0 {
-        means.push(hidden.slice(s![.., windows * ratio.., ..]).mean_dim(1));
-    }
-    let pooled = Tensor::cat(means, 1);
-    let rows = windows + usize::from(rest > 0);
-    match &weights.connector {
-        Some(connector) => {
-            connector.forward(pooled.reshape([batch * rows, width]), index, scale).reshape([batch, rows, width])
+/// How segments become summary vectors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Windows {
+    /// Layers that read, of all if `None`.
+    pub(crate) layers: Option<usize>,
+    /// Tokens a summary vector, and the index among the trained ratios.
+    pub(crate) ratio: (usize, usize),
+    /// Root mean square of the summary vectors.
+    pub(crate) scale: f64,
+}
+
+impl Windows {
+    /// Embedded segments `[batch, tokens, hidden]` -> their summary vectors `[batch, tokens / ratio, hidden]`, rounded
+    /// up; the last window may be shorter. `seam` is what the projections see: the encoder's adapter, or that adapter
+    /// behind dropout.
+    pub(crate) fn summarise(
+        self,
+        decoder: &Decoder,
+        weights: &Weights,
+        seam: &dyn LinearAdapter,
+        embedded: Tensor<3>,
+    ) -> Result<Tensor<3>> {
+        let Some(connector) = &weights.connector else {
+            let (found, expected) = ("none".to_owned(), "one, as every pooling encoder has".to_owned());
+            return Err(Error::InvalidSetting { field: "connector", found, expected });
+        };
+        let Self { layers, ratio: (ratio, index), scale } = self;
+        let pass = Pass::new().adapter(seam).layers(layers.unwrap_or(usize::MAX));
+        let states = decoder.forward(embedded.clone(), pass)?;
+        let embedded = embedded.cast(states.dtype());
+        let [batch, tokens, hidden] = states.dims();
+        let (full, rest) = (tokens / ratio, tokens % ratio);
+        let mut summaries = Vec::with_capacity(2);
+        for (start, windows, length) in [(0, full, ratio), (full * ratio, 1, rest)] {
+            if windows > 0 && length > 0 {
+                let cut = |x: &Tensor<3>| {
+                    let x = x.clone().slice(s![.., start..start + windows * length, ..]);
+                    x.reshape([batch * windows, length, hidden])
+                };
+                let rows = connector.forward(cut(&states), cut(&embedded), index, scale);
+                summaries.push(rows.reshape([batch, windows, hidden]));
+            }
         }
-        None => pooled,
+        Ok(Tensor::cat(summaries, 1))
     }
 }

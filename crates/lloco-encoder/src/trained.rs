@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Version of the directory's layout.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 pub(crate) const CONFIG: &str = "compressor.json";
 pub(crate) const WEIGHTS: &str = "compressor.safetensors";
 
@@ -86,6 +86,7 @@ impl Compressor {
         seed: u64,
     ) -> Result<Self> {
         mode.check()?;
+        mode.check_model(decoder.config().num_hidden_layers)?;
         let embedding_scale = crate::connector::embedding_scale(decoder)?;
         let (base, steps) = (base.into(), 0);
         let config = CompressorConfig { format: FORMAT, base, mode, encoder, reader, embedding_scale, steps };
@@ -109,6 +110,7 @@ impl Compressor {
             return Err(Error::OtherModel { path, expected: config.base, found: base.to_owned() });
         }
         config.mode.check()?;
+        config.mode.check_model(decoder.config().num_hidden_layers)?;
         let positive = config.embedding_scale.is_finite() && config.embedding_scale > 0.0;
         if !positive {
             return Err(malformed(format!("embedding_scale is {}; expected above 0", config.embedding_scale)));
@@ -180,6 +182,14 @@ impl Mode {
         match self {
             Self::AutoCompressor(lengths) => lengths.check(),
             Self::Pooled(pooled) => pooled.check(),
+        }
+    }
+
+    /// Checks what depends on how many layers the model has.
+    fn check_model(&self, layers: usize) -> Result<()> {
+        match self {
+            Self::AutoCompressor(_) => Ok(()),
+            Self::Pooled(pooled) => pooled.check_model(layers),
         }
     }
 }

@@ -95,6 +95,7 @@ impl Weights {
         };
         let connector = match &config.mode {
             Mode::Pooled(pooled) => Some(Connector {
+                score: take("connector.score.weight", [1, hidden])?,
                 norm: take("connector.norm.weight", [1, hidden])?,
                 up: take("connector.up.weight", [hidden, hidden])?,
                 down: take("connector.down.weight", [hidden, hidden])?,

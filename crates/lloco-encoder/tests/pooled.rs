@@ -17,7 +17,7 @@ fn lora() -> LoraConfig {
 }
 
 fn pooled() -> Compressor {
-    let mode = Mode::Pooled(PooledConfig { segment_length: 16, ratios: vec![4, 2, 8] });
+    let mode = Mode::Pooled(PooledConfig { segment_length: 16, ratios: vec![4, 2, 8], layers: None });
     Compressor::init(mode, lora(), Reader::Own(lora()), &tiny_decoder(), BASE, 1).unwrap()
 }
 
@@ -94,7 +94,7 @@ fn wrong_input_is_named() {
     ] {
         assert!(matches!(compressor.encoder(tiny_decoder(), &options), Err(Error::InvalidSetting { .. })));
     }
-    let mode = Mode::Pooled(PooledConfig { segment_length: 16, ratios: vec![3] });
+    let mode = Mode::Pooled(PooledConfig { segment_length: 16, ratios: vec![3], layers: None });
     let found = Compressor::init(mode, lora(), Reader::Base, &tiny_decoder(), BASE, 1);
     assert!(matches!(found, Err(Error::InvalidSetting { field: "ratios", .. })));
 }

@@ -17,7 +17,7 @@ use super::{
     recurrent::{Cut, Recurrent},
     sample::{Plan, Planned, Sample},
 };
-use crate::{Compressor, Mode, Result, weights::Weights};
+use crate::{Compressor, Mode, Result, pooled::Windows, weights::Weights};
 
 /// Losses and gradients of one effective batch, over groups of at most `micro_batch` samples.
 ///
@@ -134,8 +134,11 @@ impl<'a> Encoding<'a> {
                     weights,
                     tracked,
                     segment_length: pooled.segment_length,
-                    ratio: (ratio, index),
-                    scale: compressor.config.embedding_scale,
+                    windows: Windows {
+                        layers: pooled.layers,
+                        ratio: (ratio, index),
+                        scale: compressor.config.embedding_scale,
+                    },
                     texts: samples.iter().map(|sample| sample.context.as_slice()).collect(),
                     batch,
                     seed,

@@ -1,13 +1,13 @@
 //! Pooled in training: independent segments of many texts in one pass, recomputed for the backward pass.
 
 use lloco_decoder::{
-    Decoder, Pass,
+    Decoder,
     burn::tensor::{Tensor, s},
 };
 use lloco_lora::finetune::{Dropout, NamedGradients, mix};
 
 use super::reading::lifted;
-use crate::{Result, pooled::summarise, weights::Weights};
+use crate::{Result, pooled::Windows, weights::Weights};
 
 /// Texts on their way through the encoder together.
 pub(crate) struct Independent<'a> {
@@ -17,9 +17,7 @@ pub(crate) struct Independent<'a> {
     /// With autodiff.
     pub(crate) tracked: &'a Weights,
     pub(crate) segment_length: usize,
-    /// Tokens a summary vector, and its index among the trained ratios.
-    pub(crate) ratio: (usize, usize),
-    pub(crate) scale: f64,
+    pub(crate) windows: Windows,
     pub(crate) texts: Vec<&'a [u32]>,
     /// Segments in one pass.
     pub(crate) batch: usize,
@@ -52,7 +50,7 @@ impl Independent<'_> {
 
     /// Gradients of what `slopes`, one for each text's summary vectors, say.
     pub(crate) fn backward(&self, slopes: &[Tensor<2>], gradients: &mut NamedGradients) -> Result<()> {
-        let each = self.segment_length / self.ratio.0.max(1);
+        let each = self.segment_length / self.windows.ratio.0.max(1);
         for (index, pass) in self.passes().into_iter().enumerate() {
             let summaries = self.pass(self.tracked, &pass, index)?;
             let [_, rows, _] = summaries.dims();
@@ -84,7 +82,6 @@ impl Independent<'_> {
         let rows = pass.iter().map(|&(_, _, ids)| self.decoder.embed(ids)).collect::<Result<Vec<_>, _>>()?;
         let input = lifted(Tensor::cat(rows, 0), tracked);
         let dropout = Dropout { adapter: &weights.encoder, seed: mix(self.seed ^ index as u64) };
-        let hidden = self.decoder.forward(input, Pass::new().adapter(&dropout))?;
-        Ok(summarise(weights, hidden, self.ratio, self.scale))
+        self.windows.summarise(self.decoder, weights, &dropout, input)
     }
 }

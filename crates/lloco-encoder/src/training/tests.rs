@@ -58,7 +58,7 @@ fn auto_compressor() -> Mode {
 }
 
 fn pooled() -> Mode {
-    Mode::Pooled(PooledConfig { segment_length: 8, ratios: vec![2, 4] })
+    Mode::Pooled(PooledConfig { segment_length: 8, ratios: vec![2, 4], layers: None })
 }
 
 fn own_reader() -> Reader {
@@ -138,10 +138,15 @@ fn all_losses() -> Losses {
 #[test]
 fn gradients_of_pooled_agree_with_finite_differences() {
     let (decoder, samples) = (decoder(), samples(4));
-    let compressor = busy(pooled(), own_reader(), &decoder);
     let mut stage = stage(all_losses(), vec![4]);
     stage.distractors = 1;
     let run = |compressor: &Compressor| batch_gradients(&decoder, compressor, &stage, &samples, 4, 9).unwrap();
+    // Read by the first of two layers alone, the second of the encoder's adapter has no part in it.
+    let first = Mode::Pooled(PooledConfig { segment_length: 8, ratios: vec![2, 4], layers: Some(1) });
+    let (_, gradients) = run(&busy(first, own_reader(), &decoder));
+    assert!(gradients.get("encoder.model.layers.0.mlp.down_proj.lora_B").is_some());
+    assert!(gradients.get("encoder.model.layers.1.mlp.down_proj.lora_B").is_none());
+    let compressor = busy(pooled(), own_reader(), &decoder);
     let (tally, gradients) = run(&compressor);
     for name in ["reconstruction", "continuation", "answer", "kl", "binding", "gap"] {
         assert!(tally.mean(name).unwrap().is_finite(), "{name}");
@@ -150,6 +155,7 @@ fn gradients_of_pooled_agree_with_finite_differences() {
         "encoder.model.layers.0.self_attn.q_proj.lora_A",
         "encoder.model.layers.1.mlp.down_proj.lora_B",
         "reader.model.layers.1.self_attn.v_proj.lora_B",
+        "connector.score",
         "connector.norm",
         "connector.up",
         "connector.down",
