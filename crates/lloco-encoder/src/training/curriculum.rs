@@ -104,6 +104,9 @@ pub struct Stage {
     /// segments may have at most is cut evenly.
     #[serde(default)]
     pub longest_segment: Option<usize>,
+    /// Most questions about one text, where a loss wants answers; they read its summary vectors together.
+    #[serde(default = "one")]
+    pub questions: usize,
     /// Other samples' summaries beside the right ones, on answers and continuations.
     #[serde(default)]
     pub distractors: usize,
@@ -238,6 +241,7 @@ impl Curriculum {
                 ("batch", stage.batch, 1),
                 ("context", stage.context, 2),
                 ("target_tokens", stage.target_tokens, 1),
+                ("questions", stage.questions, 1),
                 ("continuation", stage.continuation, 0),
                 ("substeps", stage.substeps, 1),
                 ("segments_per_substep", stage.segments_per_substep, 1),
@@ -343,6 +347,10 @@ fn default_continuation() -> usize {
 
 fn default_target_tokens() -> usize {
     256
+}
+
+fn one() -> usize {
+    1
 }
 
 fn two() -> usize {

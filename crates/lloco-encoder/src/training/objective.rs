@@ -62,7 +62,7 @@ impl Objective<'_> {
         let mut slope = summaries.zeros_like();
         for kind in Kind::ALL {
             let mut own: Vec<&Planned> = planned.iter().filter(|planned| planned.kind == kind).collect();
-            own.sort_by_key(|planned| planned.reading.prompt.len() + planned.reading.targets.len());
+            own.sort_by(|a, b| a.reading.prefix.cmp(&b.reading.prefix));
             for pass in own.chunks(self.batch.max(1)) {
                 slope = slope + self.pass(kind, samples, pass, summaries, rows, tally, gradients)?;
             }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use lloco_decoder::{
-    Decoder, LinearAdapter, NoAdapter, Pass,
+    Decoder, LinearAdapter, NoAdapter, Packing, Pass,
     burn::tensor::{Int, Tensor, TensorData, s},
 };
 
@@ -26,15 +26,14 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Positions that the model reads. The last target is only predicted.
-    fn positions(&self, samples: &[Range<usize>]) -> usize {
-        let prefix: usize = self.prefix.iter().filter_map(|&sample| samples.get(sample)).map(Range::len).sum();
-        (prefix + usize::from(self.task.is_some()) + self.prompt.len() + self.targets.len()).saturating_sub(1)
+    /// Positions behind the summary vectors. The last target is only predicted.
+    fn positions(&self) -> usize {
+        (usize::from(self.task.is_some()) + self.prompt.len() + self.targets.len()).saturating_sub(1)
     }
 }
 
-/// Reads sequences in one pass, padded on the left. Returns the hidden rows that predict the targets, one sequence's
-/// behind the other's, `[targets, hidden]`; tracked if `summaries` is.
+/// Reads sequences in one pass. Returns the hidden rows that predict the targets, one sequence's behind the other's,
+/// `[targets, hidden]`; tracked if `summaries` is. Readings of the same prefix, one behind the other, read it once.
 ///
 /// `summaries` `[n, hidden]` holds the summary vectors of all samples, those of sample `i` in rows `samples[i]`.
 pub(crate) fn read(
@@ -46,42 +45,36 @@ pub(crate) fn read(
     readings: &[&Reading],
 ) -> Result<Tensor<2>> {
     let tracked = summaries.is_autodiff();
-    let longest = readings.iter().map(|reading| reading.positions(samples)).max().unwrap_or(0);
-    let padding: Vec<usize> = readings.iter().map(|reading| longest - reading.positions(samples)).collect();
-    let mut inputs = Vec::with_capacity(readings.len());
-    for (reading, &pad) in readings.iter().zip(&padding) {
-        let Reading { prefix, task, prompt, targets } = reading;
-        let mut rows: Vec<Tensor<3>> = Vec::new();
-        let ids: Vec<u32> =
-            prompt.iter().chain(targets.iter().take(targets.len().saturating_sub(1))).copied().collect();
-        let text = if ids.is_empty() { None } else { Some(lifted(decoder.embed(&ids)?, tracked)) };
-        let dtype = decoder.embed(&[0])?.dtype();
-        if pad > 0 {
-            let blank = Tensor::zeros([1, pad, decoder.config().hidden_size], (decoder.device(), dtype));
-            rows.push(lifted(blank, tracked));
+    let dtype = decoder.embed(&[0])?.dtype();
+    let (mut packing, mut inputs, mut picks) = (Packing::new(), Vec::<Tensor<3>>::new(), Vec::<i64>::new());
+    for tree in readings.chunk_by(|a, b| a.prefix == b.prefix) {
+        let prefix = tree.first().map_or(&[][..], |reading| &reading.prefix);
+        let ranges = prefix.iter().filter_map(|&sample| samples.get(sample)).filter(|range| !range.is_empty());
+        let trunk: Vec<Range<usize>> = ranges.cloned().collect();
+        let branches: Vec<usize> = tree.iter().map(|reading| reading.positions()).collect();
+        let places = packing.tree(trunk.iter().map(Range::len).sum(), &branches);
+        inputs.extend(trunk.into_iter().map(|range| summaries.clone().slice(s![range, ..]).cast(dtype).unsqueeze()));
+        let Some((trunk, branches)) = places.split_first() else { continue };
+        for (Reading { task, prompt, targets, .. }, branch) in tree.iter().zip(branches) {
+            if let Some(task) = *task {
+                let row = task as usize;
+                inputs.push(lifted(weights.tasks.clone(), tracked).slice(s![row..row + 1, ..]).cast(dtype).unsqueeze());
+            }
+            let given = targets.len().saturating_sub(1);
+            let ids: Vec<u32> = prompt.iter().chain(targets.iter().take(given)).copied().collect();
+            if !ids.is_empty() {
+                inputs.push(lifted(decoder.embed(&ids)?, tracked));
+            }
+            // Each target is predicted by the row before it, the first perhaps by the trunk's last.
+            let (rows, count) = (trunk.clone().chain(branch.clone()), trunk.len() + branch.len());
+            picks.extend(rows.skip(count.saturating_sub(targets.len())).map(|row| row as i64));
         }
-        for range in prefix.iter().filter_map(|&sample| samples.get(sample)).filter(|range| !range.is_empty()) {
-            rows.push(summaries.clone().slice(s![range.clone(), ..]).cast(dtype).unsqueeze());
-        }
-        if let Some(task) = *task {
-            let row = task as usize;
-            rows.push(lifted(weights.tasks.clone(), tracked).slice(s![row..row + 1, ..]).cast(dtype).unsqueeze());
-        }
-        rows.extend(text);
-        inputs.push(Tensor::cat(rows, 1));
     }
-    let wanted = readings.iter().map(|reading| reading.targets.len()).max().unwrap_or(1);
-    let pass = Pass::new().adapter(seam.unwrap_or(&NoAdapter)).padding(&padding).last_rows(wanted);
-    let hidden = decoder.forward(Tensor::cat(inputs, 0), pass)?;
-    let [batch, rows, width] = hidden.dims();
-    let picks: Vec<i64> = readings
-        .iter()
-        .enumerate()
-        .flat_map(|(b, reading)| (rows - reading.targets.len()..rows).map(move |row| (b * rows + row) as i64))
-        .collect();
-    let count = picks.len();
+    let pass = Pass::new().adapter(seam.unwrap_or(&NoAdapter)).packing(&packing);
+    let hidden = decoder.forward(Tensor::cat(inputs, 1), pass)?;
+    let ([_, rows, width], count) = (hidden.dims(), picks.len());
     let picks = Tensor::<1, Int>::from_data(TensorData::new(picks, [count]), decoder.device());
-    Ok(hidden.reshape([batch * rows, width]).select(0, picks))
+    Ok(hidden.reshape([rows, width]).select(0, picks))
 }
 
 /// A tensor in the autodiff context of its neighbours, or without one.

@@ -21,8 +21,8 @@ pub struct Sample {
     pub context: Vec<u32>,
     /// Token ids of the text behind it; may be empty.
     pub continuation: Vec<u32>,
-    /// Token ids of a question about the text and of its answer, the end token included.
-    pub question: Option<(Vec<u32>, Vec<u32>)>,
+    /// Token ids of questions about the text, each with those of its answer, the end token included.
+    pub questions: Vec<(Vec<u32>, Vec<u32>)>,
 }
 
 /// What decides which readings there are, beside the losses.
@@ -50,23 +50,28 @@ impl Plan<'_> {
         let mut planned = Vec::new();
         for (index, sample) in samples.iter().enumerate() {
             for kind in Kind::ALL.into_iter().filter(|&kind| self.losses.wants(kind)) {
-                let reading = match kind {
-                    Kind::Reconstruction => Some(self.reconstruction(index, &sample.context, rng)),
-                    Kind::Continuation => Some(Reading {
+                let readings = match kind {
+                    Kind::Reconstruction => vec![self.reconstruction(index, &sample.context, rng)],
+                    Kind::Continuation => vec![Reading {
                         prefix: self.prefix(index, samples.len(), rng),
                         task: Some(Task::Continue),
                         prompt: Vec::new(),
                         targets: sample.continuation.clone(),
-                    }),
-                    Kind::Answer => sample.question.as_ref().map(|(prompt, answer)| Reading {
-                        prefix: self.prefix(index, samples.len(), rng),
-                        task: None,
-                        prompt: prompt.clone(),
-                        targets: answer.clone(),
-                    }),
+                    }],
+                    Kind::Answer => {
+                        // All questions of a sample stand behind the same vectors, which are then read once.
+                        let prefix = self.prefix(index, samples.len(), rng);
+                        let questions = sample.questions.iter().map(|(prompt, answer)| Reading {
+                            prefix: prefix.clone(),
+                            task: None,
+                            prompt: prompt.clone(),
+                            targets: answer.clone(),
+                        });
+                        questions.collect()
+                    }
                 };
-                let reading = reading.filter(|reading| !reading.targets.is_empty());
-                planned.extend(reading.map(|reading| Planned { kind, sample: index, reading }));
+                let readings = readings.into_iter().filter(|reading| !reading.targets.is_empty());
+                planned.extend(readings.map(|reading| Planned { kind, sample: index, reading }));
             }
         }
         planned

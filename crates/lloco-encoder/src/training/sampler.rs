@@ -84,30 +84,34 @@ impl Sampler<'_> {
 
     fn sample(&self, piece: &Piece, stage: &Stage, rng: &mut StdRng) -> Result<Option<Sample>> {
         if stage.losses.answer > 0.0 && !piece.questions.is_empty() {
-            let chosen = rng.random_range(0..piece.questions.len());
-            if let Some((question, answer)) = piece.questions.get(chosen)
-                && let Some(context) = self.around(piece, answer, stage.context, rng)?
-            {
-                let question = Some((self.wording.question(question)?, self.wording.answer(answer)?));
+            let mut asked: Vec<&(String, String)> = piece.questions.iter().collect();
+            asked.shuffle(rng);
+            let first = asked.first().map_or("", |(_, answer)| answer);
+            if let Some((start, context)) = self.around(piece, first, stage.context, rng)? {
+                let mut questions = Vec::new();
+                for (question, answer) in asked {
+                    if questions.len() < stage.questions.max(1) && self.holds(piece, start, context.len(), answer)? {
+                        questions.push((self.wording.question(question)?, self.wording.answer(answer)?));
+                    }
+                }
                 let name = piece.name.clone();
-                return Ok(Some(Sample { name, context, continuation: Vec::new(), question }));
+                return Ok(Some(Sample { name, context, continuation: Vec::new(), questions }));
             }
         }
         let needed = stage.needed();
         let last = piece.text.len().saturating_sub(needed * 2).max(piece.from);
         let end = last.min(piece.from + (1 << 16));
         for start in [rng.random_range(piece.from..=end), piece.from] {
-            if let Some(mut context) = self.tokens(&piece.text, start, needed)? {
+            if let Some(mut context) = self.tokens(&piece.text, word(&piece.text, start), needed)? {
                 let continuation = context.split_off(stage.context);
-                return Ok(Some(Sample { name: piece.name.clone(), context, continuation, question: None }));
+                return Ok(Some(Sample { name: piece.name.clone(), context, continuation, questions: Vec::new() }));
             }
         }
         Ok(None)
     }
 
-    /// `needed` tokens of `text` from the first word at or behind `start`, if there are so many.
+    /// `needed` tokens of `text` from the byte `start` on, if there are so many.
     fn tokens(&self, text: &str, start: usize, needed: usize) -> Result<Option<Vec<u32>>> {
-        let start = word(text, start);
         let mut bytes = needed * BYTES_A_TOKEN + 64;
         loop {
             let end = boundary(text, start.saturating_add(bytes));
@@ -125,19 +129,33 @@ impl Sampler<'_> {
     }
 
     /// The whole text if it has at most `most` tokens, else `most` tokens that hold `answer` word for word, if it is
-    /// there.
-    fn around(&self, piece: &Piece, answer: &str, most: usize, rng: &mut StdRng) -> Result<Option<Vec<u32>>> {
+    /// there; with the byte that they start from, or `None` for the whole text.
+    #[allow(clippy::type_complexity, reason = "a start and the tokens from there on")]
+    fn around(
+        &self,
+        piece: &Piece,
+        answer: &str,
+        most: usize,
+        rng: &mut StdRng,
+    ) -> Result<Option<(Option<usize>, Vec<u32>)>> {
         if piece.text.len() <= most * BYTES_A_TOKEN {
             let ids = self.wording.text(&piece.text)?;
             if (1..=most).contains(&ids.len()) {
-                return Ok(Some(ids));
+                return Ok(Some((None, ids)));
             }
         }
         let Some(found) = piece.text.find(answer.trim()) else { return Ok(None) };
         // About as many bytes as the tokens surely have, so that the answer is among them.
         let room = (most * 2).saturating_sub(answer.len());
-        let start = found.saturating_sub(rng.random_range(0..=room));
-        self.tokens(&piece.text, start, most)
+        let start = word(&piece.text, found.saturating_sub(rng.random_range(0..=room)));
+        Ok(self.tokens(&piece.text, start, most)?.map(|ids| (Some(start), ids)))
+    }
+
+    /// Whether `tokens` tokens from the byte `start` on hold `answer` word for word; the whole text holds all answers.
+    fn holds(&self, piece: &Piece, start: Option<usize>, tokens: usize, answer: &str) -> Result<bool> {
+        let Some(rest) = start.and_then(|start| piece.text.get(start..)) else { return Ok(true) };
+        let Some(end) = rest.find(answer.trim()).map(|at| at + answer.trim().len()) else { return Ok(false) };
+        Ok(end <= tokens * BYTES_A_TOKEN && self.wording.text(rest.get(..end).unwrap_or_default())?.len() <= tokens)
     }
 }
 

@@ -71,7 +71,7 @@ fn samples(count: usize) -> Vec<Sample> {
         name: format!("sample {i}"),
         context: ids(if i == 1 { 15 } else { 19 }, i),
         continuation: ids(4 + i % 2, i + 50),
-        question: i.is_multiple_of(2).then(|| (ids(3 + i, i + 70), ids(2 + i, i + 80))),
+        questions: (0..[2, 0][i % 2]).map(|q| (ids(3 + i + q, i + 70), ids(2 + i, i + q + 80))).collect(),
     };
     (0..count).map(sample).collect()
 }
@@ -144,8 +144,8 @@ fn gradients_of_pooled_agree_with_finite_differences() {
     // Read by the first of two layers alone, the second of the encoder's adapter has no part in it.
     let first = Mode::Pooled(PooledConfig { segment_length: 8, ratios: vec![2, 4], layers: Some(1) });
     let (_, gradients) = run(&busy(first, own_reader(), &decoder));
-    assert!(gradients.get("encoder.model.layers.0.mlp.down_proj.lora_B").is_some());
-    assert!(gradients.get("encoder.model.layers.1.mlp.down_proj.lora_B").is_none());
+    assert!(gradients.get("encoder.model.layers.0.mlp.down_proj.lora_B.weight").is_some());
+    assert!(gradients.get("encoder.model.layers.1.mlp.down_proj.lora_B.weight").is_none());
     let compressor = busy(pooled(), own_reader(), &decoder);
     let (tally, gradients) = run(&compressor);
     for name in ["reconstruction", "continuation", "answer", "kl", "binding", "gap"] {
