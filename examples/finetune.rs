@@ -18,6 +18,18 @@ struct Args {
     #[arg(long, value_name = "FILE.jsonl")]
     questions: PathBuf,
 
+    /// Questions that are not learned: the adapter that does best on them is kept
+    #[arg(long, value_name = "FILE.jsonl")]
+    held_out: Option<PathBuf>,
+
+    /// Steps between looks at the held-out questions [default: an epoch]
+    #[arg(long, value_name = "N", requires = "held_out", default_value_t = 0, hide_default_value = true)]
+    evaluate_every: usize,
+
+    /// Stop after so many looks without improvement
+    #[arg(long, value_name = "N", requires = "held_out")]
+    patience: Option<usize>,
+
     /// How often each question is seen
     #[arg(long, value_name = "N", default_value_t = TrainConfig::default().epochs)]
     epochs: usize,
@@ -67,7 +79,7 @@ struct Args {
 
 fn finetune(args: Args) -> Result {
     let lora = LoraConfig::default().with_rank(args.rank, args.alpha.unwrap_or(2.0 * args.rank as f64));
-    let training = TrainConfig::default()
+    let mut training = TrainConfig::default()
         .with_lora(if args.all_linear { lora.with_all_linear() } else { lora })
         .with_epochs(args.epochs)
         .with_learning_rate(args.learning_rate)
@@ -75,9 +87,11 @@ fn finetune(args: Args) -> Result {
         .with_distractors(args.distractors)
         .with_distillation(args.distil.unwrap_or(TrainConfig::default().distillation))
         .with_seed(args.seed);
+    (training.evaluate_every, training.patience) = (args.evaluate_every, args.patience);
     let lloco = args.library.builder()?.build()?;
     let mut config = FinetuneConfig::new(&args.questions).with_training(training);
     config.distil = args.distil.map(|_| 20);
+    config.held_out = args.held_out;
     let done = lloco.finetune(&args.group, &config)?;
 
     let (version, seconds) = (done.version, done.time.as_secs_f64());
@@ -92,6 +106,7 @@ fn finetune(args: Args) -> Result {
         "group": done.group, "version": version, "examples": done.examples, "steps": done.steps,
         "first_loss": done.losses.map(|losses| losses.0), "last_loss": done.losses.map(|losses| losses.1),
         "last_divergence": done.divergences.map(|divergences| divergences.1),
+        "held_out_loss": done.held_out.map(|found| found.0), "best_step": done.held_out.map(|found| found.1),
         "positions": done.positions, "seconds": seconds, "peak_rss_bytes": peak_rss_bytes(),
     }))?;
     Ok(())

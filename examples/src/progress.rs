@@ -33,6 +33,12 @@ pub fn observer(stop: Arc<AtomicBool>) -> impl Fn(&Event<'_>) -> ControlFlow<()>
             Event::Finetuned { step, of, loss } => {
                 bars.show("finetuning", COUNT, &format!("loss {loss:.3}"), step as u64, Some(of as u64));
             }
+            Event::HeldOut { step, loss, best } => {
+                bars.say(&format!(
+                    "step {step}: held-out loss {loss:.3}{}",
+                    if best { ", the best so far" } else { "" }
+                ));
+            }
             _ => {}
         }
         match stop.load(Ordering::Relaxed) {
@@ -52,6 +58,13 @@ pub fn bar(what: &'static str, total: u64) -> ProgressBar {
 struct Bars(Mutex<Option<ProgressBar>>);
 
 impl Bars {
+    /// A line above the bar.
+    fn say(&self, line: &str) {
+        if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            bar.println(line);
+        }
+    }
+
     fn show(&self, what: &'static str, template: &str, message: &str, done: u64, total: Option<u64>) {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_some_and(|bar| bar.prefix() != what)

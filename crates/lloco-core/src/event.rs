@@ -56,6 +56,15 @@ pub enum Event<'a> {
         /// Mean loss of an answer token in this step.
         loss: f64,
     },
+    /// The held-out questions of a finetuning run were scored.
+    HeldOut {
+        /// Steps done.
+        step: usize,
+        /// Mean loss of an answer token.
+        loss: f64,
+        /// Whether no scoring before was better.
+        best: bool,
+    },
 }
 
 /// Called after each step; `Break` stops the verb there, with everything done so far kept.

@@ -29,6 +29,9 @@ use crate::{
 pub struct FinetuneConfig {
     /// Questions and answers, in the format of [`dataset`].
     pub questions: PathBuf,
+    /// Questions about the group's documents that are not learned but tell, between the steps, how far learning has come:
+    /// the adapter that did best on them becomes the group's, and [`TrainConfig::patience`] may end the run.
+    pub held_out: Option<PathBuf>,
     /// Learn also what the model itself predicts when it reads the text: so many of its likeliest tokens for each of an
     /// answer's. The weight is [`TrainConfig::distillation`].
     pub distil: Option<usize>,
@@ -39,7 +42,14 @@ pub struct FinetuneConfig {
 impl FinetuneConfig {
     /// The default settings on the questions of a JSONL file.
     pub fn new(questions: impl Into<PathBuf>) -> Self {
-        Self { questions: questions.into(), distil: None, training: TrainConfig::default() }
+        Self { questions: questions.into(), held_out: None, distil: None, training: TrainConfig::default() }
+    }
+
+    /// Judges the run by the questions of another JSONL file.
+    #[must_use]
+    pub fn with_held_out(mut self, questions: impl Into<PathBuf>) -> Self {
+        self.held_out = Some(questions.into());
+        self
     }
 
     /// Learns also the `top` likeliest tokens that the model predicts when it reads the question's passage, or the text of
@@ -64,7 +74,8 @@ impl FinetuneConfig {
 pub struct Finetuned {
     /// The group.
     pub group: String,
-    /// Version of the adapter that is in use now.
+    /// Version of the adapter that is in use now. Where an earlier step did best on the held-out questions, the adapter
+    /// of the last step is the version before.
     pub version: u32,
     /// Question/answer pairs learned.
     pub examples: usize,
@@ -74,6 +85,9 @@ pub struct Finetuned {
     pub losses: Option<(f64, f64)>,
     /// Mean divergence from the text's reading in the first and in the last step done, where it was learned.
     pub divergences: Option<(f64, f64)>,
+    /// Mean loss of an answer token of the held-out questions under the adapter that is in use now, and the step that it
+    /// is of.
+    pub held_out: Option<(f64, usize)>,
     /// Positions read in training, summary vectors included.
     pub positions: u64,
     /// Time spent.
@@ -100,9 +114,14 @@ impl Lloco {
     pub fn finetune_on(&self, group: &str, documents: &[QaDocument], config: &FinetuneConfig) -> Result<Finetuned> {
         let start = Instant::now();
         let asked = self.asked(group, documents, &config.questions)?;
-        let (mut examples, purpose) = self.examples(&asked, config)?;
+        let held_out = config.held_out.as_deref().map(dataset::read).transpose()?;
+        let held_out = match (&config.held_out, &held_out) {
+            (Some(path), Some(documents)) => self.asked(group, documents, path)?,
+            _ => Vec::new(),
+        };
+        let (mut examples, held_out, purpose) = self.examples(&asked, &held_out, config)?;
         if let Some(version) = self.trained_for(group, &purpose)? {
-            let (steps, losses, divergences, positions) = (0, None, None, 0);
+            let (steps, losses, divergences, held_out, positions) = (0, None, None, None, 0);
             return Ok(Finetuned {
                 group: group.into(),
                 version,
@@ -110,6 +129,7 @@ impl Lloco {
                 steps,
                 losses,
                 divergences,
+                held_out,
                 positions,
                 time: start.elapsed(),
             });
@@ -125,6 +145,7 @@ impl Lloco {
             // What was learned about reading summaries is where a group's adapter starts, in the reader's shape.
             trainer = trainer.with_adapter(reader.without_saved());
         }
+        trainer = trainer.with_held_out(held_out)?;
         trainer.resume(&run)?;
         let begun = trainer.steps_done();
         let mut losses: Option<(f64, f64)> = None;
@@ -139,6 +160,9 @@ impl Lloco {
                 positions += step.positions as u64;
                 self.observer.flow(&Event::Finetuned { step: step.step, of: step.of, loss: step.loss })
             }
+            TrainerEvent::Evaluated { step, evaluation, best } => {
+                self.observer.flow(&Event::HeldOut { step: *step, loss: evaluation.nll, best: *best })
+            }
             _ => ControlFlow::Continue(()),
         })?;
         if outcome == Outcome::Interrupted {
@@ -151,22 +175,35 @@ impl Lloco {
         let room = self.store.path().join("tmp");
         fs::create_dir_all(&room).map_err(io("create", &room))?;
         let draft = tempfile::tempdir_in(&room).map_err(io("write into", &room))?;
-        let directory = draft.path().join("adapter");
-        trainer.adapter().save(&directory, StoredType::F16)?;
-        let label = directory.join(PURPOSE);
-        fs::write(&label, &purpose).map_err(io("write", &label))?;
-        let version = self.store.put_adapter(group, &directory)?.version;
+        // The last adapter first: what stands last is in use.
+        let (last, best) = (trainer.adapter(), trainer.best());
+        let earlier = best.filter(|&(_, _, step)| step < trainer.steps_done()).map(|(adapter, _, _)| adapter);
+        let mut version = 0;
+        for (name, adapter) in [("last", Some(last)), ("best", earlier)] {
+            let Some(adapter) = adapter else { continue };
+            let directory = draft.path().join(name);
+            adapter.save(&directory, StoredType::F16)?;
+            let label = directory.join(PURPOSE);
+            fs::write(&label, &purpose).map_err(io("write", &label))?;
+            version = self.store.put_adapter(group, &directory)?.version;
+        }
         // The checkpoints have served; a leftover costs disk and nothing else.
         if let Err(error) = fs::remove_dir_all(&run) {
             tracing::warn!(path = %run.display(), %error, "checkpoints left behind");
         }
         let steps = trainer.steps_done() - begun;
+        let held_out = best.map(|(_, nll, step)| (nll, step));
         let (group, time) = (group.into(), start.elapsed());
-        Ok(Finetuned { group, version, examples: count, steps, losses, divergences, positions, time })
+        Ok(Finetuned { group, version, examples: count, steps, losses, divergences, held_out, positions, time })
     }
 
-    /// The examples of a data set, and a digest of all that the resulting adapter depends on.
-    fn examples(&self, asked: &[Asked<'_>], config: &FinetuneConfig) -> Result<(Vec<Example>, String)> {
+    /// The examples to learn and those held out, and a digest of all that the resulting adapter depends on.
+    fn examples(
+        &self,
+        learned: &[Asked<'_>],
+        held_out: &[Asked<'_>],
+        config: &FinetuneConfig,
+    ) -> Result<(Vec<Example>, Vec<Example>, String)> {
         let mut purpose = Hasher::labelled("lloco finetune 2");
         purpose.field(self.info.id().bytes());
         purpose.field(self.reader_digest()?.bytes());
@@ -174,7 +211,7 @@ impl Lloco {
         purpose.number(config.distil.map_or(0, |top| top as u64 + 1));
         let mut examples = Vec::new();
         let mut summaries: HashMap<Digest, (SummaryVectors, Digest)> = HashMap::new();
-        for asked in asked {
+        for asked in learned.iter().chain(held_out) {
             let answer = self.prompts.answer(asked.answer())?;
             let Asked { question, documents } = asked;
             let prompt = self.prompts.question(&question.question)?;
@@ -202,7 +239,11 @@ impl Lloco {
             }
             examples.push(example);
         }
-        Ok((examples, purpose.finish().to_string()))
+        let held_out = examples.split_off(learned.len());
+        if !held_out.is_empty() {
+            purpose.number(held_out.len() as u64);
+        }
+        Ok((examples, held_out, purpose.finish().to_string()))
     }
 
     /// The examples with what the model itself predicts when it reads the text.

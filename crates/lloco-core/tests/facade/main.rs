@@ -11,13 +11,13 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use lloco_core::{
-    AskOptions, EncoderOptions, Error, FinetuneConfig, GenerateConfig, Lloco, LlocoBuilder, Search, TrainConfig,
+    AskOptions, EncoderOptions, Error, Event, FinetuneConfig, GenerateConfig, Lloco, LlocoBuilder, Search, TrainConfig,
     dataset::{QaDocument, Question},
     store::{NewDocument, Precision, Shard, Store},
 };
@@ -181,6 +181,50 @@ fn a_group_learns_once_and_answers_with_its_adapter() {
 
     let again = fixture_again(lloco, &fixture).finetune_on("town", &questions(), &training()).unwrap();
     assert_eq!((again.version, again.steps), (1, 0), "the same adapter was trained twice");
+}
+
+#[test]
+fn the_adapter_that_does_best_on_held_out_questions_is_kept_and_the_last_one_too() {
+    let fixture = Fixture::new();
+    let (looks, seen) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+    let (found, counted) = (looks.clone(), seen.clone());
+    let builder = fixture.builder().on_event(move |event| {
+        match *event {
+            Event::HeldOut { step, loss, best } => found.lock().unwrap().push((step, loss, best)),
+            Event::Finetuned { .. } => drop(counted.fetch_add(1, Ordering::Relaxed)),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    let lloco = builder.build().unwrap();
+    lloco.add(&documents()).unwrap();
+    // What is learned contradicts what is asked, so that learning too well shows.
+    let mut other = questions();
+    other[0].questions = vec![Question::new("m-3", "Who buys the paint?", "~~ {} ~~")];
+    let held_out = fixture.path().join("held-out.jsonl");
+    fs::write(&held_out, serde_json::to_vec(&other[0]).unwrap()).unwrap();
+    let mut config = training().with_held_out(&held_out);
+    config.training.patience = Some(2);
+    let learned = lloco.finetune_on("town", &questions(), &config).unwrap();
+
+    let looks = looks.lock().unwrap().clone();
+    let (nll, best) = learned.held_out.unwrap();
+    let least = looks.iter().map(|look| look.1).fold(f64::INFINITY, f64::min);
+    assert_eq!(nll, least);
+    assert_eq!(looks.iter().rfind(|look| look.2).unwrap().0, best);
+    assert!(best < learned.steps, "the best step is the last, {best}: nothing was told apart");
+    assert!(learned.steps == 6 || learned.steps == best + 2, "{} steps, the best {best}", learned.steps);
+    assert_eq!((learned.version, seen.load(Ordering::Relaxed)), (2, learned.steps));
+    let weights = || fs::read(lloco.store().adapter("town").unwrap().unwrap().path.join("adapter_model.safetensors"));
+    let best = weights().unwrap();
+    lloco.store().set_adapter("town", Some(1)).unwrap();
+    assert_ne!(weights().unwrap(), best, "the last adapter is the best one");
+    lloco.store().set_adapter("town", Some(2)).unwrap();
+
+    let again = lloco.finetune_on("town", &questions(), &config).unwrap();
+    assert_eq!((again.version, again.steps), (2, 0), "the same adapter was trained twice");
+    let without = lloco.finetune_on("town", &questions(), &training()).unwrap();
+    assert_eq!(without.steps, 6, "a run without held-out questions is another one");
 }
 
 /// The store opened anew.
