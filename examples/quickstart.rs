@@ -8,7 +8,7 @@ use std::{
 
 use clap::Parser;
 use lloco_core::{
-    AskOptions, FinetuneConfig, Lloco, TrainConfig, Training,
+    AskOptions, FinetuneConfig, Lloco, TrainConfig,
     dataset::{self, QaDocument},
 };
 use lloco_examples::{Output, Result, answer, interrupt, library, progress};
@@ -34,6 +34,7 @@ fn quickstart(args: Args) -> Result {
     let start = Instant::now();
     let lloco = Lloco::builder()
         .store(&store)
+        .compressor(library::trained_compressor())
         .resolver(progress::resolver())
         .on_event(progress::observer(interrupt::flag()?))
         .build()?;
@@ -45,13 +46,6 @@ fn quickstart(args: Args) -> Result {
     let mut archive = dataset::archive(1, 100);
     archive.questions.truncate(8); // a step on the long document takes a while on two cores
     let groups = [learn(&lloco, "examples", &examples, 4, output)?, learn(&lloco, "archive", &[archive], 1, output)?];
-    let trained = lloco.training() == Training::Trained;
-    if !trained {
-        output.line(
-            "\nThe compressor of this model is untrained: what an adapter answers comes from its training questions, \
-             not from the summaries.",
-        )?;
-    }
 
     let options = AskOptions::default();
     output.line(format_args!("\nquestion: {question}\n\nanswer from summary vectors, with the group's adapter:"))?;
@@ -59,8 +53,7 @@ fn quickstart(args: Args) -> Result {
     output.line("\nanswer of the same model from the text itself:")?;
     let text = answer::show(lloco.ask_text(&question, &options)?, output)?;
     output.report(&json!({
-        "question": question, "opening_seconds": opening, "groups": groups, "trained_compressor": trained,
-        "answer": answer::json(&compressed), "answer_from_text": answer::json(&text),
+        "question": question, "opening_seconds": opening, "groups": groups, "answer": answer::json(&compressed), "answer_from_text": answer::json(&text),
     }))?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Arguments that open a library, and documents to put into one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lloco_core::{Lloco, LlocoBuilder, ModelSource, dataset::QaDocument, store::NewDocument};
@@ -22,8 +22,9 @@ pub struct LibraryArgs {
     #[command(flatten)]
     pub model: ModelArgs,
 
-    /// A trained compressor's directory
-    #[arg(long, value_name = "DIR")]
+    /// A trained compressor's directory, or `none` for the model's own summary tokens
+    /// [default: none, but for the default model models/smollm2-135m-lloco]
+    #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub compressor: Option<PathBuf>,
 
     /// Lengths of segments and summaries
@@ -47,11 +48,18 @@ impl LibraryArgs {
             .weights(self.model.weights)
             .resolver(progress::resolver())
             .on_event(progress::observer(interrupt::flag()?));
-        Ok(match &self.compressor {
-            Some(directory) => builder.compressor(directory),
-            None => builder,
+        Ok(match (&self.compressor, &self.model.model) {
+            (Some(none), _) if none.as_os_str() == "none" => builder,
+            (Some(directory), _) => builder.compressor(directory),
+            (None, None) => builder.compressor(trained_compressor()),
+            (None, Some(_)) => builder,
         })
     }
+}
+
+/// The compressor that comes with this project, trained for the default model.
+pub fn trained_compressor() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/smollm2-135m-lloco")
 }
 
 /// A data set's documents as a library takes them; those that it only asks about are elsewhere.

@@ -96,6 +96,7 @@ impl Weights {
         let connector = match &config.mode {
             Mode::Pooled(pooled) => Some(Connector {
                 score: take("connector.score.weight", [1, hidden])?,
+                center: take("connector.center.weight", [1, hidden])?,
                 norm: take("connector.norm.weight", [1, hidden])?,
                 up: take("connector.up.weight", [hidden, hidden])?,
                 down: take("connector.down.weight", [hidden, hidden])?,

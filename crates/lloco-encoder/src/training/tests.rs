@@ -156,6 +156,7 @@ fn gradients_of_pooled_agree_with_finite_differences() {
         "encoder.model.layers.1.mlp.down_proj.lora_B",
         "reader.model.layers.1.self_attn.v_proj.lora_B",
         "connector.score",
+        "connector.center",
         "connector.norm",
         "connector.up",
         "connector.down",

@@ -8,7 +8,10 @@ use std::{
     time::Instant,
 };
 
-use lloco_decoder::Decoder;
+use lloco_decoder::{
+    Decoder,
+    burn::tensor::{FloatDType, Tensor},
+};
 use lloco_lora::{
     TrainConfig,
     finetune::{AdamW, mix},
@@ -23,6 +26,7 @@ use super::{
     evaluate::evaluate,
     losses::{Kind, Tally},
     metrics::Metrics,
+    sample::Sample,
     sampler::Sampler,
 };
 use crate::{Compressor, Error, Result};
@@ -117,7 +121,7 @@ impl<'a> CompressorTrainer<'a> {
     /// A run from new weights. `base` is the fingerprint of the decoder's checkpoint.
     ///
     /// # Errors
-    /// When a setting is out of range or does not fit the model.
+    /// When a setting is out of range or does not fit the model, or the data has no sample for the first stage.
     pub fn new(
         decoder: &'a Decoder,
         base: &str,
@@ -126,7 +130,12 @@ impl<'a> CompressorTrainer<'a> {
         wording: &'a dyn Wording,
     ) -> Result<Self> {
         let Curriculum { mode, encoder, reader, seed, .. } = &curriculum;
-        let compressor = Compressor::init(mode.clone(), encoder.clone(), reader.clone(), decoder, base, *seed)?;
+        let mut compressor = Compressor::init(mode.clone(), encoder.clone(), reader.clone(), decoder, base, *seed)?;
+        if let (Some(connector), Some(stage)) = (&mut compressor.weights.connector, curriculum.stages.first()) {
+            let (samples, _) =
+                Sampler { corpus, wording, seed: *seed }.batch(&Stage { batch: 256, ..stage.clone() }, 0)?;
+            connector.center = mean_embedding(decoder, &samples)?;
+        }
         let mut settings = TrainConfig::default();
         settings.beta_1 = curriculum.optimizer.beta_1;
         settings.beta_2 = curriculum.optimizer.beta_2;
@@ -298,6 +307,15 @@ impl<'a> CompressorTrainer<'a> {
     fn sampler<'s>(&'s self, corpus: &'s Corpus) -> Sampler<'s> {
         Sampler { corpus, wording: self.wording, seed: self.curriculum.seed }
     }
+}
+
+/// The mean embedding of the samples' tokens, `[1, hidden]`.
+fn mean_embedding(decoder: &Decoder, samples: &[Sample]) -> Result<Tensor<2>> {
+    let mut means = Vec::with_capacity(samples.len());
+    for sample in samples {
+        means.push(decoder.embed(&sample.context)?.cast(FloatDType::F32).mean_dim(1).squeeze_dim::<2>(1));
+    }
+    Ok(Tensor::cat(means, 0).mean_dim(0))
 }
 
 /// The sum of all losses under their weights.
