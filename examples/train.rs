@@ -37,6 +37,10 @@ struct Args {
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
 
+    /// Write the compressor there as it is when this call ends, whether or not all steps are done
+    #[arg(long, value_name = "DIR")]
+    export: Option<PathBuf>,
+
     #[command(flatten)]
     output: Output,
 }
@@ -88,6 +92,10 @@ fn train(args: Args) -> Result {
     let (finished, compressor) = (outcome == TrainingOutcome::Finished, args.out.join("compressor"));
     if finished && !compressor.exists() {
         trainer.export(&compressor)?;
+    }
+    if let Some(export) = &args.export {
+        trainer.export(export)?;
+        args.output.line(format_args!("the compressor of step {}: {}", trainer.steps_done(), export.display()))?;
     }
     let (done, seconds) = (trainer.steps_done(), start.elapsed().as_secs_f64());
     match finished {

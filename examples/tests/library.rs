@@ -146,7 +146,9 @@ fn training_makes_a_compressor_that_a_library_uses() {
     let model: Vec<&str> = library.arguments.iter().skip(2).take(2).map(String::as_str).collect();
     let more = ["--curriculum", &curriculum, "--data", &data, &log, "--out", text(&out)];
     let train = [&model[..], &more[..]].concat();
-    let first = json("train", &[&train[..], &["--steps", "2"]].concat());
+    let early = library.work.path().join("early");
+    let first = json("train", &[&train[..], &["--steps", "2", "--export", text(&early)]].concat());
+    assert!(early.join("compressor.safetensors").is_file());
     assert_eq!((&first["step"], &first["finished"]), (&value!(2), &value!(false)));
     let rest = json("train", &train);
     assert_eq!((&rest["step"], &rest["steps"], &rest["finished"]), (&value!(5), &value!(3), &value!(true)));

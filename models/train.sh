@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Trains a compressor for the default model. Run it again and it goes on from its last checkpoint.
+#   models/train.sh RUN HELD_OUT.jsonl DATA.jsonl...
+# DEVICE=cuda (or wgpu, ...) trains there, CURRICULUM names another curriculum, MINUTES ends a run after so long.
+# SKIP_BUILD=1 takes target/release/examples/train as it is, carried from another machine.
+set -euo pipefail
+run=$1 held_out=$2
+shift 2
+root=$(cd "$(dirname "$0")/.." && pwd)
+device=${DEVICE:-cpu}
+case $device in
+    cpu) features=() curriculum=${CURRICULUM:-$root/examples/data/curriculum-135m-cpu.json} ;;
+    *) features=(--features "$device") curriculum=${CURRICULUM:-$root/examples/data/curriculum-135m.json} ;;
+esac
+[ -n "${SKIP_BUILD:-}" ] || cargo build --manifest-path "$root/Cargo.toml" --release -p lloco-examples --example train "${features[@]}"
+# An interrupt saves; the limit of a rented machine should not cost a checkpoint.
+timeout --foreground -s INT "${MINUTES:-25}m" "$root/target/release/examples/train" --device "$device" \
+    ${MODEL:+--model "$MODEL"} --curriculum "$curriculum" --data "$@" --held-out "$held_out" --out "$run" --json || {
+    status=$?
+    [ $status -eq 124 ] || exit $status # 124: the time was up, and the run is saved
+}
