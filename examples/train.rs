@@ -1,6 +1,6 @@
 //! Trains a compressor by a curriculum. Goes on where it was interrupted.
 
-use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Instant};
+use std::{fs, ops::ControlFlow, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Instant};
 
 use clap::Parser;
 use indicatif::HumanDuration;
@@ -90,6 +90,9 @@ fn train(args: Args) -> Result {
     bar.finish_and_clear();
 
     let (finished, compressor) = (outcome == TrainingOutcome::Finished, args.out.join("compressor"));
+    if finished && trainer.steps_done() > begun && compressor.exists() {
+        fs::remove_dir_all(&compressor)?; // of the run before it got more stages
+    }
     if finished && !compressor.exists() {
         trainer.export(&compressor)?;
     }

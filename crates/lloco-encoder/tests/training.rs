@@ -146,6 +146,19 @@ fn breaking_off_saves() {
         fresh.run(dir.path(), None, &mut go_on),
         Err(Error::Lora(lloco_lora::Error::CheckpointAhead { .. }))
     ));
+    // More stages behind the others are welcome, fewer are not.
+    let mut longer = settings.clone();
+    longer.stages.push(longer.stages[0].clone());
+    let mut third = trainer(&decoder, &corpus, longer);
+    assert!(third.resume(dir.path()).unwrap());
+    assert_eq!(third.steps_done(), 4);
+    let mut shorter = settings.clone();
+    shorter.stages.pop();
+    let found = trainer(&decoder, &corpus, shorter).resume(dir.path());
+    assert!(
+        matches!(&found, Err(Error::CheckpointMismatch { field, .. }) if field == "curriculum.stages"),
+        "{found:?}"
+    );
     settings.stages[1].losses.continuation = 0.4;
     let found = trainer(&decoder, &corpus, settings).resume(dir.path());
     assert!(

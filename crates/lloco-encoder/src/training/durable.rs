@@ -59,7 +59,8 @@ impl CompressorTrainer<'_> {
         Ok(written?)
     }
 
-    /// Goes on from the newest checkpoint below `dir`. Returns whether there was one; without one nothing changes.
+    /// Goes on from the newest checkpoint below `dir`. Returns whether there was one; without one nothing changes. The
+    /// curriculum may have more stages than the one that the checkpoint was written under.
     ///
     /// # Errors
     /// [`Error::CheckpointMismatch`] when it was written under another curriculum, for another model or on other data;
@@ -80,7 +81,11 @@ impl CompressorTrainer<'_> {
         if state.format != FORMAT {
             return Err(mismatch("format", FORMAT.to_string(), state.format.to_string()));
         }
-        let own = self.curriculum_value()?;
+        let mut own = self.curriculum_value()?;
+        let stages = state.curriculum.get("stages").and_then(Value::as_array).map_or(0, Vec::len);
+        if let Some(own) = own.get_mut("stages").and_then(Value::as_array_mut) {
+            own.truncate(stages);
+        }
         if let Some((field, expected, found)) = difference("curriculum", &own, &state.curriculum) {
             return Err(mismatch(&field, expected, found));
         }
