@@ -16,7 +16,8 @@ use std::{
 use common::{BASE, Bytes, CURRICULUM, curriculum, jsonl, text, tiny_decoder, values};
 use lloco_decoder::Decoder;
 use lloco_encoder::{
-    Compressor, CompressorTrainer, Corpus, Curriculum, EncoderOptions, Error, TrainingEvent, TrainingOutcome,
+    Compressor, CompressorConfig, CompressorTrainer, Corpus, Curriculum, EncoderOptions, Error, TrainingEvent,
+    TrainingOutcome,
 };
 
 fn trainer<'a>(decoder: &'a Decoder, corpus: &'a Corpus, curriculum: Curriculum) -> CompressorTrainer<'a> {
@@ -292,6 +293,29 @@ fn curricula_are_checked() {
     for (from, to) in [(r#""steps": 3"#, r#""stepz": 3"#), (r#""seed": 4"#, r#""sead": 4"#), ("{", "")] {
         assert!(matches!(fails(from, to), Error::Malformed { .. }), "{to}");
     }
+}
+
+#[test]
+fn the_curricula_and_the_compressor_that_come_with_the_project_are_sound() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let names = ["135m", "135m-cpu", "autocompressor", "overfit", "overfit-small"];
+    for name in names {
+        Curriculum::from_file(root.join(format!("examples/data/curriculum-{name}.json"))).unwrap();
+    }
+    let dir = root.join("models/smollm2-135m-lloco");
+    let curriculum = Curriculum::from_file(dir.join("curriculum.json")).unwrap();
+    let config: CompressorConfig = serde_json::from_slice(&fs::read(dir.join("compressor.json")).unwrap()).unwrap();
+    assert_eq!((&config.mode, &config.encoder), (&curriculum.mode, &curriculum.encoder));
+    assert_eq!(config.steps, curriculum.steps());
+    let bytes = fs::read(dir.join("compressor.safetensors")).unwrap();
+    assert!(bytes.len() < 20 << 20);
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for tensor in tensors.names() {
+        let values = tensors.tensor(tensor).unwrap();
+        let finite = values.data().chunks_exact(2).all(|f16| f16[1] & 0x7c != 0x7c);
+        assert!(values.dtype() == safetensors::Dtype::F16 && finite, "{tensor}");
+    }
+    assert!(tensors.tensor("connector.center.weight").is_ok() && tensors.tensor("tasks.weight").is_ok());
 }
 
 #[test]
