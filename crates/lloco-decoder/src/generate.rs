@@ -132,7 +132,7 @@ impl Decoder {
         let mut cache = KvCache::new(self, prompts.len(), longest + config.max_new_tokens);
         for _ in 0..config.max_new_tokens {
             let pass = Pass::new().cache(&mut cache).adapter(adapter).padding(&padding).last_rows(1);
-            let scores = read_scores(self.logits_with(self.forward(input, pass)?, adapter))?;
+            let scores = scores(self, input, pass, adapter)?;
             let mut tokens = Vec::with_capacity(scores.len());
             for (sequence, mut scores) in sequences.iter_mut().zip(scores) {
                 tokens.push(sequence.step(self, config, &mut scores));
@@ -190,8 +190,7 @@ impl Generation<'_> {
             Next::Read(token) => {
                 let input = self.decoder.embed_with(&[token], &*self.adapter)?;
                 let pass = Pass::new().cache(&mut self.cache).adapter(&*self.adapter);
-                let hidden = self.decoder.forward(input, pass)?;
-                read_scores(self.decoder.logits_with(hidden, &*self.adapter))?.swap_remove(0)
+                scores(self.decoder, input, pass, &*self.adapter)?.swap_remove(0)
             }
         };
         let token = self.sampler.sample(&mut scores, &self.seen);
@@ -213,6 +212,17 @@ impl Iterator for Generation<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         self.step().transpose()
     }
+}
+
+/// The scores behind `input`, one vector a sequence. The kernels' threads are entered once, not for each product: with one
+/// row a product, waking them would take longer than the work.
+fn scores(decoder: &Decoder, input: Tensor<3>, pass: Pass<'_>, adapter: &dyn LinearAdapter) -> Result<Vec<Vec<f32>>> {
+    let work = || read_scores(decoder.logits_with(decoder.forward(input, pass)?, adapter));
+    #[cfg(feature = "flex")]
+    if crate::kernels::is_flex(decoder.device()) {
+        return rayon::scope(|_| work());
+    }
+    work()
 }
 
 /// Logits `[batch, 1, vocab]` on the host, one vector a sequence; never empty.

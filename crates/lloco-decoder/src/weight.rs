@@ -6,7 +6,7 @@ use crate::{Checkpoint, Error, Result, WeightType, ops};
 #[cfg(feature = "flex")]
 use crate::{
     gguf::BlockType,
-    kernels::{self, PackedLinear},
+    kernels::{self, Inputs, PackedLinear},
 };
 
 /// `[out, in]`, as in the checkpoint: a projection, the output head, or the embedding table. A clone shares it.
@@ -36,7 +36,8 @@ impl Weight {
         if kernels::is_flex(device)
             && let Some((kind, bytes)) = checkpoint.blocks(name, &shape)?
             && keeps(weights, kind)
-            && let Some(packed) = PackedLinear::gguf(shape[0], shape[1], kind, &bytes)
+            && let inputs = if weights == WeightType::Q4 { Inputs::Coarse } else { Inputs::Fine }
+            && let Some(packed) = PackedLinear::gguf(shape[0], shape[1], kind, &bytes, inputs)
         {
             return Ok(Self::Packed(packed));
         }
@@ -65,7 +66,7 @@ impl Weight {
                 WeightType::F32 => Some(PackedLinear::f32(rows, columns, &values)),
                 WeightType::Auto | WeightType::Bf16 => Some(PackedLinear::bf16(rows, columns, &values)),
                 WeightType::Int8 => PackedLinear::int8(rows, columns, &values),
-                WeightType::Q4 => PackedLinear::q4(rows, columns, &values),
+                WeightType::Q4 => PackedLinear::q4(rows, columns, &values, Inputs::Coarse),
             };
             return Ok(packed.map(Self::Packed));
         }

@@ -23,20 +23,21 @@ use crate::{DecoderConfig, Error, Result, Tokenizer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum WeightType {
-    /// The fastest without measurable loss. On `flex`: blocks of a GGUF file that its kernels know (`Q8_0`, `Q4_0`,
-    /// `Q4_1`) as they are stored, everything else as [`Bf16`](Self::Bf16). Elsewhere: bf16 where the device computes in
-    /// it, else f32.
+    /// The smallest without measurable loss. On `flex`: blocks of a GGUF file that its kernels know (`Q8_0`, `Q4_0`,
+    /// `Q4_1`) as they are stored, multiplied with inputs of 16 bits; everything else as [`Bf16`](Self::Bf16). Elsewhere:
+    /// bf16 where the device computes in it, else f32.
     #[default]
     Auto,
     /// 32-bit floats: exact, four bytes a weight.
     F32,
-    /// bfloat16: two bytes a weight, products accumulated in f32.
+    /// bfloat16: two bytes a weight, products accumulated in f32. Weights of a file in another type are rounded to eight
+    /// significant bits, which shows in no measurement yet.
     Bf16,
-    /// At most 8.5 bits a weight: signed bytes, one scale for 32 of them (the numbers of GGUF's `Q8_0`). `Q4_0` and `Q4_1`
-    /// of a GGUF file stay as they are.
+    /// At most 8.5 bits a weight: signed bytes, one scale for 32 of them (the numbers of GGUF's `Q8_0`), and inputs of 16
+    /// bits. `Q4_0` and `Q4_1` of a GGUF file stay as they are and lose nothing; other weights are rounded.
     Int8,
-    /// 5 bits a weight: four-bit numbers, scale and minimum for 32 of them (the numbers of GGUF's `Q4_1`). Weights that a
-    /// file holds in another type are rounded, which costs quality.
+    /// 5 bits a weight: four-bit numbers, scale and minimum for 32 of them (the numbers of GGUF's `Q4_1`). The fastest, at
+    /// a price: inputs are rounded to eight bits, and weights that a file holds in another type to four.
     Q4,
 }
 

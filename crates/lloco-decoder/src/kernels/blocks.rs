@@ -19,8 +19,17 @@ const QUADS: usize = BLOCK / 4;
 /// Of one block of `R` rows of x: scales, and sums of the f32 numbers.
 pub(crate) type Parts<'a, const R: usize> = [&'a [f32; R]; 2];
 
-/// A block of sixteen outputs.
-pub(crate) trait Block32: Copy + Send + Sync + Zeroable + 'static {
+/// A block of sixteen outputs, as it is stored.
+pub(crate) trait Stored: Copy + Send + Sync + Zeroable + 'static {
+    /// Stores 32 weights of one output as well as possible; `false` if one is not finite or beyond an f16 scale.
+    #[must_use]
+    fn quantise(&mut self, output: usize, weights: &[f32; BLOCK]) -> bool;
+    /// Reads one weight.
+    fn get(&self, output: usize, input: usize) -> f32;
+}
+
+/// A block of sixteen outputs, as it is multiplied.
+pub(crate) trait Block32: Copy + Send + Sync + 'static {
     /// The block with its numbers apart, ready to multiply.
     type Wide: Copy;
     /// Neighbouring inputs of x, as integers that suit the weights: two or four.
@@ -52,11 +61,6 @@ pub(crate) trait Block32: Copy + Send + Sync + Zeroable + 'static {
         parts: Parts<R>,
         sums: &mut [S::F; R],
     );
-    /// Stores 32 weights of one output as well as possible; `false` if one is not finite or beyond an f16 scale.
-    #[must_use]
-    fn quantise(&mut self, output: usize, weights: &[f32; BLOCK]) -> bool;
-    /// Reads one weight.
-    fn get(&self, output: usize, input: usize) -> f32;
 }
 
 /// Eight bits a weight, as in `Q8_0`. Inputs are 16-bit integers: next to nothing of x is lost.
@@ -76,7 +80,7 @@ pub(crate) struct WideBytes {
 
 /// Four bits a weight, as in `Q4_1`: `scale * number + minimum`. Four inputs `i` in the low halves of `numbers[i]`, four
 /// inputs `i + 4` in the high halves. Inputs are 8-bit integers, whose products with fifteen at most add up in 16 bits
-/// over a whole block: 8 * 2 * 15 * 127 < 2^15.
+/// over a whole block: 8 * 2 * 15 * 127 < 2^15. The fastest, but those inputs are coarse.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub(crate) struct Nibbles {
@@ -91,6 +95,27 @@ pub(crate) struct WideNibbles {
     scale: [f32; LANES],
     minimum: [f32; LANES],
     numbers: [[[u8; 4]; LANES]; QUADS],
+}
+
+/// [`Nibbles`] that meet inputs of 16 bits, as [`Bytes`] do: next to nothing of x is lost. A pair is two inputs that lie
+/// two apart, as masks take them out of four bytes.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
+pub(crate) struct FineNibbles(Nibbles);
+
+impl FineNibbles {
+    /// The same blocks.
+    pub(crate) fn of(blocks: &[Nibbles]) -> &[Self] {
+        bytemuck::cast_slice(blocks)
+    }
+}
+
+/// [`FineNibbles`] with numbers of 16 bits.
+#[derive(Clone, Copy)]
+pub(crate) struct WideFineNibbles {
+    scale: [f32; LANES],
+    minimum: [f32; LANES],
+    numbers: [[[i16; 2]; LANES]; PAIRS],
 }
 
 impl Block32 for Bytes {
@@ -121,14 +146,7 @@ impl Block32 for Bytes {
         parts: Parts<R>,
         sums: &mut [S::F; R],
     ) {
-        let x = &x[..PAIRS];
-        let mut dots = [s.zero(); R];
-        for i in 0..PAIRS {
-            let w = s.load_pairs(&wide.numbers[i]);
-            for r in 0..R {
-                dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[i][r]));
-            }
-        }
+        let dots = dot_pairs(s, &wide.numbers, x);
         let scale = s.load(&wide.scale);
         for r in 0..R {
             sums[r] = s.fma(s.mul(s.to_float(dots[r]), scale), s.splat(parts[0][r]), sums[r]);
@@ -155,6 +173,9 @@ impl Block32 for Bytes {
             sums[r] = s.fma(s.mul(s.to_float(dots[r]), scale), s.splat(parts[0][r]), sums[r]);
         }
     }
+}
+
+impl Stored for Bytes {
     fn quantise(&mut self, output: usize, weights: &[f32; BLOCK]) -> bool {
         let largest = weights.iter().fold(0.0, |m: f32, w| m.max(w.abs()));
         let scale = f16::from_f32(largest / 127.0);
@@ -240,6 +261,9 @@ impl Block32 for Nibbles {
             sums[r] = s.fma(minimum, s.splat(parts[1][r]), sums[r]);
         }
     }
+}
+
+impl Stored for Nibbles {
     fn quantise(&mut self, output: usize, weights: &[f32; BLOCK]) -> bool {
         let (low, high) = weights.iter().fold((f32::MAX, f32::MIN), |(low, high), w| (low.min(*w), high.max(*w)));
         let (scale, minimum) = (f16::from_f32((high - low) / 15.0), f16::from_f32(low));
@@ -259,13 +283,94 @@ impl Block32 for Nibbles {
     }
 }
 
+impl Block32 for FineNibbles {
+    type Wide = WideFineNibbles;
+    type Unit = [i16; 2];
+    const UNITS: usize = PAIRS;
+    const STEPS: f32 = 32767.0;
+
+    fn blank() -> WideFineNibbles {
+        WideFineNibbles { scale: [0.0; LANES], minimum: [0.0; LANES], numbers: [[[0; 2]; LANES]; PAIRS] }
+    }
+    #[inline(always)]
+    fn widen<S: Simd>(&self, s: S, to: &mut WideFineNibbles) {
+        s.store(&mut to.scale, s.load_f16(&self.0.scale));
+        s.store(&mut to.minimum, s.load_f16(&self.0.minimum));
+        let (to, _) = to.numbers.as_chunks_mut::<4>();
+        for (to, numbers) in to.iter_mut().zip(&self.0.numbers) {
+            for (to, pairs) in to.iter_mut().zip(s.nibble_pairs(s.load_quads(numbers))) {
+                s.store_pairs(to, pairs);
+            }
+        }
+    }
+    #[inline(always)]
+    fn units(numbers: &[i32; BLOCK]) -> impl Iterator<Item = [i16; 2]> {
+        (0..PAIRS).map(|i| {
+            let first = i / 4 * 4 + i % 2 * (BLOCK / 2) + i % 4 / 2;
+            [numbers[first] as i16, numbers[first + 2] as i16]
+        })
+    }
+    #[inline(always)]
+    fn multiply<S: Simd, const R: usize>(
+        wide: &WideFineNibbles,
+        s: S,
+        x: &[[Self::Unit; R]],
+        parts: Parts<R>,
+        sums: &mut [S::F; R],
+    ) {
+        let dots = dot_pairs(s, &wide.numbers, x);
+        let (scale, minimum) = (s.load(&wide.scale), s.load(&wide.minimum));
+        for r in 0..R {
+            sums[r] = s.fma(s.mul(s.to_float(dots[r]), scale), s.splat(parts[0][r]), sums[r]);
+            sums[r] = s.fma(minimum, s.splat(parts[1][r]), sums[r]);
+        }
+    }
+    #[inline(always)]
+    fn multiply_once<S: Simd, const R: usize>(
+        &self,
+        s: S,
+        x: &[[Self::Unit; R]],
+        parts: Parts<R>,
+        sums: &mut [S::F; R],
+    ) {
+        let (x, _) = x[..PAIRS].as_chunks::<4>();
+        let mut dots = [s.zero(); R];
+        for (x, numbers) in x.iter().zip(&self.0.numbers) {
+            for (x, w) in x.iter().zip(s.nibble_pairs(s.load_quads(numbers))) {
+                for r in 0..R {
+                    dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[r]));
+                }
+            }
+        }
+        let (scale, minimum) = (s.load_f16(&self.0.scale), s.load_f16(&self.0.minimum));
+        for r in 0..R {
+            sums[r] = s.fma(s.mul(s.to_float(dots[r]), scale), s.splat(parts[0][r]), sums[r]);
+            sums[r] = s.fma(minimum, s.splat(parts[1][r]), sums[r]);
+        }
+    }
+}
+
+/// The sums of a block's products with `R` rows, as 32-bit integers: 32 * 127 * 32767 is far from 2^31.
+#[inline(always)]
+fn dot_pairs<S: Simd, const R: usize>(s: S, numbers: &[[[i16; 2]; LANES]; PAIRS], x: &[[[i16; 2]; R]]) -> [S::I; R] {
+    let x = &x[..PAIRS];
+    let mut dots = [s.zero(); R];
+    for i in 0..PAIRS {
+        let w = s.load_pairs(&numbers[i]);
+        for r in 0..R {
+            dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[i][r]));
+        }
+    }
+    dots
+}
+
 /// Blocks of one panel over `cols` inputs.
 pub(crate) fn panel_len(cols: usize) -> usize {
     cols.div_ceil(BLOCK)
 }
 
 /// `weight(row, column)` in blocks; `None` if a number is not finite or too large for a scale in f16.
-pub(crate) fn quantise<B: Block32>(
+pub(crate) fn quantise<B: Stored>(
     rows: usize,
     cols: usize,
     weight: impl Fn(usize, usize) -> f32 + Sync,
@@ -308,7 +413,7 @@ pub(crate) fn from_q4(rows: usize, cols: usize, bytes: &[u8], minimum: bool) -> 
 }
 
 /// Blocks of all panels, each output of each made by `set(block, output, row, first input)`; `None` if one returned `false`.
-fn fill<B: Block32>(
+fn fill<B: Stored>(
     rows: usize,
     cols: usize,
     set: impl Fn(&mut B, usize, usize, usize) -> bool + Sync,

@@ -1,7 +1,7 @@
 //! `out = x wT` with weights in blocks of 32, by integer products.
 //!
-//! A row of x is cut into the same blocks of 32, and each becomes integers with a scale: 16 bits beside 8-bit weights, 8
-//! bits beside 4-bit weights. The sums of a block are exact.
+//! A row of x is cut into the same blocks of 32, and each becomes integers with a scale: 16 bits, or 8 beside 4-bit
+//! weights that are to be fast. The sums of a block are exact.
 
 use super::blocks::{BLOCK, Block32, Parts, panel_len};
 use super::cpu::{Isa, Kernel};

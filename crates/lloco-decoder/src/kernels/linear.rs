@@ -4,8 +4,9 @@
 //! the first-level cache, and all rows of the task meet it there. Few rows (decoding): weights are read once, straight
 //! from memory, and widened in registers.
 
+use super::blocks::FineNibbles;
 use super::cpu::{Isa, Kernel};
-use super::pack::{PackedLinear, Panels, Unit, panel_len};
+use super::pack::{Inputs, PackedLinear, Panels, Unit, panel_len};
 use super::shared::Shared;
 use super::simd::{Block, LANES, Simd};
 use super::tile::{Left, Right, Sink, product};
@@ -41,7 +42,8 @@ pub(crate) fn linear(isa: Isa, x: &[f32], w: &PackedLinear, out: &mut [f32]) {
         Panels::Bf16(units) => in_pairs(isa, x, units, out, sizes),
         Panels::F32(units) => in_pairs(isa, x, units, out, sizes),
         Panels::Int8(blocks) => super::integer::linear(isa, x, blocks, out, sizes),
-        Panels::Q4(blocks) => super::integer::linear(isa, x, blocks, out, sizes),
+        Panels::Q4(blocks, Inputs::Coarse) => super::integer::linear(isa, x, blocks, out, sizes),
+        Panels::Q4(blocks, Inputs::Fine) => super::integer::linear(isa, x, FineNibbles::of(blocks), out, sizes),
     }
 }
 

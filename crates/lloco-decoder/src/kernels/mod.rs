@@ -42,7 +42,7 @@ mod tests;
 mod tile;
 
 pub(crate) use extension::{attention, cross_entropy, linear, on_flex, rms_norm, rope, swiglu};
-pub(crate) use pack::PackedLinear;
+pub(crate) use pack::{Inputs, PackedLinear};
 
 use burn::{backend::DispatchDevice, tensor::Device};
 

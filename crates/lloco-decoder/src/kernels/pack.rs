@@ -4,7 +4,7 @@
 //! The same order suits `tdpbf16ps` (a tile row is a unit), `vdpbf16ps` (a register is a unit) and plain FMA (a unit
 //! widens to two rows of sixteen f32). Inputs are padded with zeros to [`DEPTH`], outputs to sixteen.
 
-use super::blocks::{self, BLOCK, Block32, Bytes, Nibbles};
+use super::blocks::{self, BLOCK, Bytes, Nibbles, Stored};
 use super::cpu::Isa;
 use super::simd::{LANES, PairUnit, Simd};
 use crate::gguf::BlockType;
@@ -35,7 +35,16 @@ pub(crate) enum Panels {
     /// Blocks of 32 inputs, 8.5 bits a weight.
     Int8(Vec<Bytes>),
     /// Blocks of 32 inputs, 5 bits a weight.
-    Q4(Vec<Nibbles>),
+    Q4(Vec<Nibbles>, Inputs),
+}
+
+/// What inputs of four-bit blocks are rounded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inputs {
+    /// Eight bits: fast, with a loss that shows.
+    Coarse,
+    /// Sixteen bits: without one.
+    Fine,
 }
 
 /// As [`PairUnit`], in f32 and with the two inputs apart.
@@ -99,7 +108,7 @@ impl std::fmt::Debug for PackedLinear {
             Panels::Bf16(_) => "bf16",
             Panels::F32(_) => "f32",
             Panels::Int8(_) => "int8",
-            Panels::Q4(_) => "q4",
+            Panels::Q4(_, _) => "q4",
         };
         let [rows_out, cols_in] = self.0.shape;
         write!(f, "PackedLinear({kind} [{rows_out}, {cols_in}])")
@@ -144,19 +153,20 @@ impl PackedLinear {
     ///
     /// # Panics
     /// If `weight` is not `rows_out * cols_in` long.
-    pub(crate) fn q4(rows_out: usize, cols_in: usize, weight: &[f32]) -> Option<Self> {
+    pub(crate) fn q4(rows_out: usize, cols_in: usize, weight: &[f32], inputs: Inputs) -> Option<Self> {
         assert_eq!(weight.len(), rows_out * cols_in, "weight of shape [{rows_out}, {cols_in}]");
         Some(Self::new(
             rows_out,
             cols_in,
-            Panels::Q4(blocks::quantise(rows_out, cols_in, |n, k| weight[n * cols_in + k])?),
+            Panels::Q4(blocks::quantise(rows_out, cols_in, |n, k| weight[n * cols_in + k])?, inputs),
         ))
     }
 
-    /// Reorders the blocks of a GGUF tensor `[rows_out, cols_in]`; no number changes. `None` where the numbers cannot be
+    /// Reorders the blocks of a GGUF tensor `[rows_out, cols_in]`; no number changes. `inputs` is for blocks of four bits;
+    /// those of eight always have fine ones. `None` where the numbers cannot be
     /// kept: blocks of another type than `Q8_0`, `Q4_0` and `Q4_1`, `bytes` of another length, `cols_in` no multiple of
     /// 32, or a scale that is not finite.
-    pub(crate) fn gguf(rows_out: usize, cols_in: usize, kind: BlockType, bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn gguf(rows_out: usize, cols_in: usize, kind: BlockType, bytes: &[u8], inputs: Inputs) -> Option<Self> {
         let count = rows_out.checked_mul(cols_in)?;
         let len = (count / BLOCK).checked_mul(kind.block_bytes())?;
         if !cols_in.is_multiple_of(BLOCK) || bytes.len() != len {
@@ -164,8 +174,8 @@ impl PackedLinear {
         }
         let panels = match kind {
             BlockType::Q8_0 => Panels::Int8(blocks::from_q8_0(rows_out, cols_in, bytes)?),
-            BlockType::Q4_0 => Panels::Q4(blocks::from_q4(rows_out, cols_in, bytes, false)?),
-            BlockType::Q4_1 => Panels::Q4(blocks::from_q4(rows_out, cols_in, bytes, true)?),
+            BlockType::Q4_0 => Panels::Q4(blocks::from_q4(rows_out, cols_in, bytes, false)?, inputs),
+            BlockType::Q4_1 => Panels::Q4(blocks::from_q4(rows_out, cols_in, bytes, true)?, inputs),
             _ => return None,
         };
         Some(Self::new(rows_out, cols_in, panels))
@@ -194,7 +204,7 @@ impl PackedLinear {
             Panels::Bf16(all) => read(&|k| all[units + k / 2].get(o, k % 2)),
             Panels::F32(all) => read(&|k| all[units + k / 2].get(o, k % 2)),
             Panels::Int8(all) => read(&|k| all[blocks + k / BLOCK].get(o, k % BLOCK)),
-            Panels::Q4(all) => read(&|k| all[blocks + k / BLOCK].get(o, k % BLOCK)),
+            Panels::Q4(all, _) => read(&|k| all[blocks + k / BLOCK].get(o, k % BLOCK)),
         }
     }
 
@@ -205,7 +215,7 @@ impl PackedLinear {
             Panels::Bf16(units) => size_of_val(units.as_slice()),
             Panels::F32(units) => size_of_val(units.as_slice()),
             Panels::Int8(blocks) => size_of_val(blocks.as_slice()),
-            Panels::Q4(blocks) => size_of_val(blocks.as_slice()),
+            Panels::Q4(blocks, _) => size_of_val(blocks.as_slice()),
         };
         own + self.0.transposed.get().map_or(0, Self::bytes)
     }
@@ -225,7 +235,7 @@ impl PackedLinear {
                 Panels::Bf16(units) => Panels::Bf16(transpose(rows, cols, units)),
                 Panels::F32(units) => Panels::F32(transpose(rows, cols, units)),
                 Panels::Int8(blocks) => transpose_blocks(rows, cols, blocks),
-                Panels::Q4(blocks) => transpose_blocks(rows, cols, blocks),
+                Panels::Q4(blocks, _) => transpose_blocks(rows, cols, blocks),
             };
             Self::new(cols, rows, panels)
         })
@@ -258,7 +268,7 @@ fn transpose<U: Unit>(rows: usize, cols: usize, units: &[U]) -> Vec<U> {
     pack(cols, rows, |n, k| units[k / LANES * len + n / 2].get(k % LANES, n % 2))
 }
 
-fn transpose_blocks<B: Block32>(rows: usize, cols: usize, from: &[B]) -> Panels {
+fn transpose_blocks<B: Stored>(rows: usize, cols: usize, from: &[B]) -> Panels {
     let len = blocks::panel_len(cols);
     let weight = |n: usize, k: usize| from[k / LANES * len + n / BLOCK].get(k % LANES, n % BLOCK);
     let bytes = if Isa::best() < Isa::Avx512Bf16 { blocks::quantise(cols, rows, weight) } else { None };

@@ -3,6 +3,9 @@
 use super::simd::{Block, Simd};
 use std::ops::Range;
 
+/// Steps of the inner loop that are written out one after the other.
+const STEPS: usize = 4;
+
 /// Takes the finished sums: sixteen columns of one row.
 pub(crate) trait Sink<S: Simd> {
     /// `sum` belongs to `row`, columns `16 * panel ..`. Must be `#[inline(always)]`.
@@ -80,16 +83,17 @@ fn tile<S: Simd, const R: usize, const P: usize>(
     let x: [&[f32]; R] = std::array::from_fn(|r| left.row(row + r));
     let w: [&[Block]; P] = std::array::from_fn(|p| &right.panels[(panel + p) * right.stride..][..left.depth]);
     let mut sums = [[s.splat(0.0); P]; R];
-    for i in 0..left.depth {
-        for p in 0..P {
-            // SAFETY: `i < depth`, the length of all of `x` and `w`. Checks here cost a tenth of the time.
-            let column = s.load(unsafe { w[p].get_unchecked(i) });
-            for r in 0..R {
-                // SAFETY: as above.
-                let x = unsafe { *x[r].get_unchecked(i) };
-                sums[r][p] = s.fma(column, s.splat(x), sums[r][p]);
-            }
+    // Four steps a turn: counting and jumping beside each would cost a fifth of the time.
+    let whole = if R >= 6 { left.depth / STEPS * STEPS } else { 0 };
+    for i in (0..whole).step_by(STEPS) {
+        for i in i..i + STEPS {
+            // SAFETY: `i < depth`, the length of all of `x` and `w`.
+            unsafe { step(s, &x, &w, i, &mut sums) };
         }
+    }
+    for i in whole..left.depth {
+        // SAFETY: as above.
+        unsafe { step(s, &x, &w, i, &mut sums) };
     }
     for (r, sums) in sums.into_iter().enumerate() {
         for (p, sum) in sums.into_iter().enumerate() {
@@ -97,4 +101,27 @@ fn tile<S: Simd, const R: usize, const P: usize>(
         }
     }
     R
+}
+
+/// Adds the products of column `i` of `x` with row `i` of `w`.
+///
+/// # Safety
+/// `i` must be below the length of all of `x` and `w`. Checks here cost a tenth of the time.
+#[inline(always)]
+unsafe fn step<S: Simd, const R: usize, const P: usize>(
+    s: S,
+    x: &[&[f32]; R],
+    w: &[&[Block]; P],
+    i: usize,
+    sums: &mut [[S::F; P]; R],
+) {
+    for p in 0..P {
+        // SAFETY: the caller's.
+        let row = s.load(unsafe { w[p].get_unchecked(i) });
+        for r in 0..R {
+            // SAFETY: as above.
+            let x = unsafe { *x[r].get_unchecked(i) };
+            sums[r][p] = s.fma(row, s.splat(x), sums[r][p]);
+        }
+    }
 }

@@ -212,6 +212,19 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn nibble_pairs(self, x: Self::I) -> [Self::I; 4] {
+        avx2!({
+            let mask = _mm256_set1_epi32(0x000f_000f);
+            let low = |x: [__m256i; 2]| [_mm256_and_si256(x[0], mask), _mm256_and_si256(x[1], mask)];
+            [
+                low(x),
+                low([_mm256_srli_epi32::<4>(x[0]), _mm256_srli_epi32::<4>(x[1])]),
+                low([_mm256_srli_epi32::<8>(x[0]), _mm256_srli_epi32::<8>(x[1])]),
+                low([_mm256_srli_epi32::<12>(x[0]), _mm256_srli_epi32::<12>(x[1])]),
+            ]
+        })
+    }
+    #[inline(always)]
     fn dot_quads(self, sums: Self::I, x: Self::I, y: Self::I) -> Self::I {
         avx2!([
             _mm256_add_epi16(sums[0], _mm256_maddubs_epi16(x[0], y[0])),

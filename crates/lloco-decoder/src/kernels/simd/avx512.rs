@@ -159,6 +159,13 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
+    fn nibble_pairs(self, x: __m512i) -> [__m512i; 4] {
+        avx512!({
+            let low = |x| _mm512_and_si512(x, _mm512_set1_epi32(0x000f_000f));
+            [low(x), low(_mm512_srli_epi32::<4>(x)), low(_mm512_srli_epi32::<8>(x)), low(_mm512_srli_epi32::<12>(x))]
+        })
+    }
+    #[inline(always)]
     fn dot_quads(self, sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
         avx512!(_mm512_add_epi16(sums, _mm512_maddubs_epi16(x, y)))
     }

@@ -81,6 +81,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn splat_quad(self, x: [i8; 4]) -> Self::I;
     /// The low halves of all bytes, and the high halves.
     fn nibbles(self, x: Self::I) -> [Self::I; 2];
+    /// The halves of all bytes as pairs of i16: the low halves of bytes 0 and 2, their high halves, and the same of bytes 1
+    /// and 3.
+    fn nibble_pairs(self, x: Self::I) -> [Self::I; 4];
     /// Adds to the two i16 sums of each place the products of four u8 and four i8, wrapping.
     fn dot_quads(self, sums: Self::I, x: Self::I, y: Self::I) -> Self::I;
     /// The two i16 of each place together, as i32.

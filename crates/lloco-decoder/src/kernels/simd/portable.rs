@@ -139,6 +139,10 @@ impl Simd for Portable {
         [each!(i => x[i] & 0x0f0f_0f0f), each!(i => x[i] >> 4 & 0x0f0f_0f0f)]
     }
     #[inline(always)]
+    fn nibble_pairs(self, x: Self::I) -> [Self::I; 4] {
+        [0, 4, 8, 12].map(|by| each!(i => x[i] >> by & 0x000f_000f))
+    }
+    #[inline(always)]
     fn dot_quads(self, sums: Self::I, x: Self::I, y: Self::I) -> Self::I {
         each!(i => {
             let (x, y) = (x[i].to_le_bytes().map(i16::from), y[i].to_le_bytes().map(|y| i16::from(y as i8)));
