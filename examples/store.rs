@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use lloco_core::{
     Digest,
-    store::{Damage, EncoderInfo, LocalStore, Store},
+    store::{Damage, Document, Group, LocalStore, Store},
 };
 use lloco_examples::{Output, Result};
 use serde_json::{Value, json};
@@ -28,6 +28,15 @@ struct Args {
 enum Verb {
     /// Count what the store holds
     Stats,
+    /// List the documents, or those of a group
+    List {
+        #[arg(long)]
+        group: Option<String>,
+    },
+    /// List the groups and their adapter versions
+    Groups,
+    /// Remove documents, with what only they use
+    Remove { documents: Vec<String> },
     /// Compare every file with its checksum
     Verify,
     /// Forget damaged summaries, so that `ingest` compresses their documents again
@@ -43,6 +52,8 @@ enum Verb {
         #[arg(long, value_name = "ID")]
         encoder: Option<String>,
     },
+    /// Remove the summaries of an encoder that no document shows any more; `stats` lists the ids
+    Forget { encoder: String },
     /// Copy documents, with summaries and adapters, into another store
     Export {
         to: PathBuf,
@@ -63,11 +74,26 @@ fn run(args: Args) -> Result {
     let report = match args.verb {
         Verb::Stats => {
             let store = LocalStore::open_read_only(&args.store)?;
-            let encoder = |(encoder, documents): (EncoderInfo, u64)| json!({ "id": encoder.id(), "documents": documents, "encoder": encoder });
-            let encoders: Vec<Value> = store.encoders()?.into_iter().map(encoder).collect();
             let mut report = json!(store.stats()?);
-            report["encoders"] = json!(encoders);
+            report["encoders"] = json!(store.encoders()?);
             report
+        }
+        Verb::List { group } => {
+            let documents = LocalStore::open_read_only(&args.store)?.documents(group.as_deref())?;
+            json!(documents.into_iter().map(listed).collect::<Vec<_>>())
+        }
+        Verb::Groups => {
+            let group = |Group { name, documents, adapter, versions, .. }| json!({ "group": name, "documents": documents, "adapter": adapter, "versions": versions });
+            json!(LocalStore::open_read_only(&args.store)?.groups()?.into_iter().map(group).collect::<Vec<_>>())
+        }
+        Verb::Remove { documents } => {
+            let (store, mut unknown) = (open(&args.store)?, Vec::new());
+            for id in &documents {
+                if !store.remove(id)? {
+                    unknown.push(id);
+                }
+            }
+            json!({ "removed": documents.len() - unknown.len(), "unknown": unknown })
         }
         Verb::Verify => damages(&LocalStore::open_read_only(&args.store)?.verify()?),
         Verb::Repair => damages(&open(&args.store)?.repair()?),
@@ -85,6 +111,7 @@ fn run(args: Args) -> Result {
             }
             json!(reports)
         }
+        Verb::Forget { encoder } => json!(open(&args.store)?.forget_encoder(&encoder.parse()?)?),
         Verb::Export { to, document, group } => {
             let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
             let store = LocalStore::open_read_only(&args.store)?;
@@ -108,6 +135,13 @@ fn run(args: Args) -> Result {
 
 fn open(path: &PathBuf) -> Result<LocalStore> {
     Ok(lloco_core::store::StoreOptions::new().create(false).open(path)?)
+}
+
+fn listed(document: Document) -> Value {
+    let Document { id, group, title, text_bytes, summary, staged, .. } = document;
+    let waits = summary.is_none() || staged.is_some();
+    let (encoder, tokens) = summary.map(|summary| (summary.encoder.id(), summary.tokens)).unzip();
+    json!({ "document": id, "group": group, "title": title, "bytes": text_bytes, "tokens": tokens, "encoder": encoder, "waits": waits })
 }
 
 fn damages(found: &[Damage]) -> Value {

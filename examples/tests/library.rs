@@ -105,6 +105,16 @@ fn shards_of_a_data_set_merge_into_the_whole() {
     assert_eq!((&stats["documents"], &stats["compressed"]), (&value!(12), &value!(12)));
     assert_eq!(store(&["verify"])["damaged"], value!([]));
 
+    let encoder = &stats["encoders"][0];
+    assert_eq!((&encoder["documents"], &encoder["summaries"]), (&value!(12), &stats["summaries"]));
+    let shown = encoder["id"].as_str().unwrap();
+    let message = failure("store", &["--store", text(whole.path()), "forget", shown]);
+    assert!(message.contains("12 documents show"), "{message}");
+    assert_eq!(store(&["forget", &"0".repeat(64)])["summaries"], value!(0));
+    let listed = store(&["list", "--group", "default"]);
+    assert_eq!((&listed[11]["encoder"], &listed[11]["waits"]), (&encoder["id"], &value!(false)));
+    assert_eq!(store(&["groups"])[0], value!({"group": "default", "documents": 12, "adapter": null, "versions": []}));
+
     let out = parts[0].work.path();
     let exported = store(&["export", text(&out.join("one")), "--document", "3"]);
     assert_eq!((&exported["added"], &exported["summaries"]), (&value!(1), &value!(1)));
@@ -113,6 +123,7 @@ fn shards_of_a_data_set_merge_into_the_whole() {
     assert!(file.exists());
     let message = failure("store", &["--store", text(whole.path()), "rollback", "default"]);
     assert!(message.contains("default"), "{message}");
+    assert_eq!(store(&["remove", "3", "none"]), value!({"removed": 1, "unknown": ["none"]}));
 }
 
 #[test]

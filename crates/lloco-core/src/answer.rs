@@ -273,15 +273,11 @@ impl Lloco {
             }
             found.push(Found { document, score: 0.0, passage: 0 });
         }
-        let group = found.first().map(|first| first.document.group.clone());
-        let all = self.store.documents(group.as_deref())?.len();
-        let ranked = match self.search().find(&self.store, &self.embedder, question, group.as_deref(), all) {
-            Err(Error::NothingFound { .. }) => Vec::new(),
-            ranked => ranked?,
-        };
+        let texts = found.iter().map(|found| found.document.text);
+        let best = self.search().best_passages(&self.embedder, question, texts)?;
         for own in &mut found {
-            if let Some(hit) = ranked.iter().find(|hit| hit.document.text == own.document.text) {
-                (own.score, own.passage) = (hit.score, hit.passage);
+            if let Some(&(score, passage)) = best.get(&own.document.text) {
+                (own.score, own.passage) = (score, passage);
             }
         }
         Ok(found)

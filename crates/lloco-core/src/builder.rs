@@ -25,6 +25,7 @@ pub struct LlocoBuilder {
     model: ModelSource,
     embedder: ModelSource,
     search: Search,
+    candidates: Option<usize>,
     resolver: Resolver,
     device: Option<Device>,
     weights: WeightType,
@@ -45,6 +46,7 @@ impl Default for LlocoBuilder {
             model: ModelSource::default_model(),
             embedder: ModelSource::default_embedder(),
             search: Search::default(),
+            candidates: None,
             resolver: Resolver::new(),
             device: None,
             weights: WeightType::Auto,
@@ -82,6 +84,14 @@ impl LlocoBuilder {
     /// How the documents that fit a question are found.
     pub fn search(mut self, search: Search) -> Self {
         self.search = search;
+        self
+    }
+
+    /// Compares a question with the vectors of so many passages only, those whose signs agree most with the question's;
+    /// `None`, the default, is all of them. For libraries of millions of passages: 1,000 find nearly all that the exact
+    /// search finds. Words, where they are searched, are always searched exactly.
+    pub fn search_candidates(mut self, passages: Option<usize>) -> Self {
+        self.candidates = passages;
         self
     }
 
@@ -191,7 +201,7 @@ impl LlocoBuilder {
         .precision(self.precision);
 
         let prompts = Prompts::new(tokenizer, encoder.decoder().config())?;
-        let search = Finder::open(self.search, &store, &embedder)?;
+        let search = Finder::open(self.search, self.candidates, &store, &embedder)?;
         let (shard, document_limit, observer) = (self.shard, self.document_limit, self.observer);
         Ok(Lloco { store, encoder, info, embedder, prompts, search: search.into(), shard, document_limit, observer })
     }

@@ -175,6 +175,17 @@ pub enum Error {
         /// The encoder in use.
         asked: String,
     },
+    /// Summaries that readers see cannot be forgotten.
+    #[error(
+        "{documents} documents show summaries of encoder {encoder}: `reencode` them with another one, or remove them, before you forget it"
+    )]
+    #[non_exhaustive]
+    EncoderInUse {
+        /// The encoder's id.
+        encoder: crate::Digest,
+        /// Documents that show its summaries.
+        documents: u64,
+    },
     /// Summary rows of the wrong number or width.
     #[error("summary of {rows} rows x {hidden} ({values} values) where the encoder promises {expected}")]
     #[non_exhaustive]

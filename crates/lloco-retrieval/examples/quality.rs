@@ -6,7 +6,8 @@
 //!
 //! A set is a folder as BEIR has them: `corpus.jsonl` (`id` or `_id`, `title`, `text`), `queries.jsonl` (`id` or `_id`,
 //! `text`) and `qrels.tsv` (query, document, relevance). With `--vectors`, the vectors of whole texts and queries are
-//! written there as little-endian f32, for a comparison with other programs. `-` for the model measures BM25 alone.
+//! written there as little-endian f32, for a comparison with other programs, and an interrupted run goes on. `-` for the
+//! model measures BM25 alone.
 #![allow(clippy::print_stdout, reason = "it reports to a terminal")]
 
 use lloco_retrieval::burn::tensor::Device;
@@ -18,6 +19,8 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::error::Error;
 use std::fs;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::io::Write as _;
 use std::path::Path;
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -88,7 +91,7 @@ fn measure(set: &Set, unit: Unit, embedder: &Embedder, vectors: Option<&Path>) -
     let mut keyword = KeywordIndex::in_memory()?;
     keyword.update(&[], keys.iter().copied().zip(&texts))?;
     let mut dense = DenseIndex::new(embedder.dim(), embedder.fingerprint(), RowType::F16)?;
-    let rows = embedder.embed_passages(&texts)?;
+    let rows = embed(set, embedder, &texts, vectors)?;
     dense.add(&keys, &rows)?;
     let queries: Vec<&str> = set.queries.iter().map(|query| query.text.as_str()).collect();
     let asked = embedder.embed_queries(&queries)?;
@@ -111,6 +114,38 @@ fn measure(set: &Set, unit: Unit, embedder: &Embedder, vectors: Option<&Path>) -
         println!("| {} | {unit} | {name} | {scores} |", set.name);
     }
     Ok(())
+}
+
+/// The vectors of texts. What an earlier run made of them is read from the directory, where there is one.
+fn embed(set: &Set, embedder: &Embedder, texts: &[&str], vectors: Option<&Path>) -> Result<Embeddings> {
+    let Some(directory) = vectors else { return Ok(embedder.embed_passages(texts)?) };
+    // The vectors of all texts that were embedded once, with a hash of each text before its vector.
+    let path = directory.join(format!("{}.{:.16}.known", set.name, embedder.fingerprint()));
+    let size = 8 + 4 * embedder.dim();
+    let hash = |text: &str| BuildHasherDefault::<DefaultHasher>::default().hash_one(text).to_le_bytes();
+    let bytes = if path.exists() { fs::read(&path)? } else { Vec::new() };
+    let mut known: HashMap<[u8; 8], Vec<u8>> = HashMap::new();
+    for entry in bytes.chunks_exact(size) {
+        let (key, vector) = entry.split_first_chunk().ok_or("an entry is too short")?;
+        known.insert(*key, vector.to_vec());
+    }
+    let mut missing: Vec<&str> = texts.iter().copied().filter(|text| !known.contains_key(&hash(text))).collect();
+    // Texts of about the same length go together.
+    missing.sort_by_key(|text| (text.len(), *text));
+    missing.dedup();
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
+    // A piece that a killed run left.
+    file.set_len((bytes.len() / size * size) as u64)?;
+    for texts in missing.chunks(64) {
+        let new = embedder.embed_passages(texts)?;
+        for (text, vector) in texts.iter().zip(new.rows()) {
+            let vector: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
+            file.write_all(&[&hash(text), vector.as_slice()].concat())?;
+            known.insert(hash(text), vector);
+        }
+    }
+    let all = texts.iter().filter_map(|text| known.get(&hash(text))).flat_map(|vector| vector.as_chunks().0);
+    Ok(Embeddings::new(embedder.dim(), all.map(|value| f32::from_le_bytes(*value)).collect())?)
 }
 
 fn write(path: &Path, vectors: &Embeddings) -> Result<()> {

@@ -13,7 +13,7 @@
 //! let mut index = DenseIndex::new(embedder.dim(), embedder.fingerprint(), RowType::F16)?;
 //! let keys: Vec<u64> = (0..texts.len() as u64).collect();
 //! index.add(&keys, &embedder.embed_passages(&texts)?)?;
-//! let retriever = DenseRetriever { embedder: &embedder, index: &index };
+//! let retriever = DenseRetriever { embedder: &embedder, index: &index, candidates: None };
 //! for hit in retriever.retrieve("Where does the pump stand?", 3, None)? {
 //!     println!("{:.3} {}", hit.score, texts[hit.key as usize]);
 //! }

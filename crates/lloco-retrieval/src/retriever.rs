@@ -28,12 +28,19 @@ pub struct DenseRetriever<'a> {
     pub embedder: &'a Embedder,
     /// The passages' vectors.
     pub index: &'a DenseIndex,
+    /// `None` compares the query with every vector. Otherwise only so many are compared, those whose signs agree most
+    /// with the query's: several times faster among a million, and now and then a neighbour is missed
+    /// ([`DenseIndex::search_near`]).
+    pub candidates: Option<usize>,
 }
 
 impl Retriever for DenseRetriever<'_> {
     fn retrieve(&self, query: &str, k: usize, filter: Option<Filter<'_>>) -> Result<Vec<Hit>> {
         let query = self.embedder.embed_query(query)?;
-        self.index.search_filtered(&query, k, filter)
+        match self.candidates {
+            None => self.index.search_filtered(&query, k, filter),
+            Some(candidates) => self.index.search_near(&query, k, candidates, filter),
+        }
     }
 }
 

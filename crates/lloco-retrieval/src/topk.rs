@@ -31,6 +31,16 @@ impl TopK {
         }
     }
 
+    /// Whether a hit of any of these scores may still get in.
+    pub(crate) fn admits_any(&self, scores: &[f32]) -> bool {
+        let worst = match self.heap.peek() {
+            Some(Reverse(Ranked(worst))) if self.heap.len() >= self.k => worst.score,
+            _ => f32::NEG_INFINITY,
+        };
+        // No early end, so that several are compared at once.
+        scores.iter().fold(false, |any, &score| any | (score >= worst))
+    }
+
     /// Only scores above this one can still get in: the largest number below the worst score kept.
     #[cfg(feature = "bm25")]
     pub(crate) fn threshold(&self) -> f32 {

@@ -4,7 +4,9 @@
 mod common;
 
 use common::{Copy, device, tiny};
-use lloco_retrieval::{BertConfig, Embedder, EmbedderConfig, Error, Pooling};
+use lloco_retrieval::{
+    BertConfig, DenseIndex, DenseRetriever, Embedder, EmbedderConfig, Error, Pooling, Retriever, RowType,
+};
 use serde_json::json;
 use std::path::Path;
 
@@ -31,6 +33,29 @@ fn a_batch_gives_the_vectors_of_its_texts() {
             assert!((a - b).abs() < 1e-5, "{n}");
         }
     }
+}
+
+#[test]
+fn a_retriever_compares_every_vector_or_the_likeliest() {
+    let words = ["pump", "cellar", "budget", "valve", "river", "meeting", "lamp"];
+    let texts: Vec<String> = (0..600).map(|n| (0..5).map(|at| words[n / 7_usize.pow(at) % 7]).collect()).collect();
+    let embedder = embedder();
+    let mut index = DenseIndex::new(embedder.dim(), embedder.fingerprint(), RowType::F16).unwrap();
+    index.add(&(0..600).collect::<Vec<_>>(), &embedder.embed_passages(&texts).unwrap()).unwrap();
+    let ask = |candidates, question: &str| {
+        let retriever = DenseRetriever { embedder: &embedder, index: &index, candidates };
+        retriever.retrieve(question, 10, Some(&|key| key % 2 == 0)).unwrap()
+    };
+    let (mut found, mut few) = (0, 0);
+    for question in words.iter().flat_map(|a| words.map(|b| format!("{a} {b}"))) {
+        let exact = ask(None, &question);
+        assert!(exact.len() == 10 && exact.iter().all(|hit| hit.key % 2 == 0));
+        assert_eq!(ask(Some(600), &question), exact);
+        let common = |candidates| ask(candidates, &question).iter().filter(|hit| exact.contains(hit)).count();
+        found += common(Some(150));
+        few += common(Some(10));
+    }
+    assert!(found > few && found >= 441, "{found} and {few} of 490");
 }
 
 #[test]

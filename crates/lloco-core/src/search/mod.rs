@@ -3,24 +3,23 @@
 //! The indexes are derived data. A passage's key is 44 bits of its text's digest and 20 bits of its number, so an index
 //! says itself what it holds, and a lost, damaged or stale one is brought up to date from the store.
 
+mod find;
 mod index;
 mod listing;
 mod ranges;
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::Range,
-};
+use std::collections::{HashMap, HashSet};
 
+use lloco_retrieval::Embedder;
 #[cfg(feature = "bm25")]
 use lloco_retrieval::KeywordIndex;
-use lloco_retrieval::{DenseRetriever, Embedder, Filter, HybridRetriever, Retriever, rank_documents};
 
 use crate::{
-    Digest, Error, Event, Result,
+    Digest, Event, Result,
     event::Observer,
-    store::{Document, LocalStore, Store},
+    store::{LocalStore, Store},
 };
+pub(crate) use find::{Found, keep_within};
 use index::Dense;
 #[cfg(feature = "bm25")]
 use index::open_keyword;
@@ -60,6 +59,8 @@ const BATCH: usize = 64;
 pub(crate) struct Finder {
     #[cfg_attr(not(feature = "bm25"), allow(dead_code, reason = "there is one way only"))]
     search: Search,
+    /// Vectors that a question is compared with, or `None` for all.
+    candidates: Option<usize>,
     dense: Option<Dense>,
     #[cfg(feature = "bm25")]
     keyword: Option<KeywordIndex>,
@@ -69,20 +70,17 @@ pub(crate) struct Finder {
     ranges: Ranges,
 }
 
-/// A document that was found, with the passage that fits best.
-#[derive(Debug, Clone)]
-pub(crate) struct Found {
-    pub(crate) document: Document,
-    pub(crate) score: f32,
-    /// Number of the best passage.
-    pub(crate) passage: usize,
-}
-
 impl Finder {
     /// Opens the store's indexes, or begins empty ones where there are none of this embedder.
-    pub(crate) fn open(search: Search, store: &LocalStore, embedder: &Embedder) -> Result<Self> {
+    pub(crate) fn open(
+        search: Search,
+        candidates: Option<usize>,
+        store: &LocalStore,
+        embedder: &Embedder,
+    ) -> Result<Self> {
         let mut finder = Self {
             search,
+            candidates,
             dense: None,
             #[cfg(feature = "bm25")]
             keyword: None,
@@ -227,83 +225,6 @@ impl Finder {
         }
         Ok(())
     }
-
-    /// The best documents for a question, best first, all of one group: of `group`, or of the best document's.
-    pub(crate) fn find(
-        &self,
-        store: &LocalStore,
-        embedder: &Embedder,
-        question: &str,
-        group: Option<&str>,
-        k: usize,
-    ) -> Result<Vec<Found>> {
-        let nothing = || Error::NothingToAsk { group: group.map(str::to_owned) };
-        let asked = self.listing.asked(group).ok_or_else(nothing)?;
-        let in_group = |key: u64| asked.holds(key >> PASSAGE_BITS);
-        // Several of the best passages may be of one document.
-        let passages = self.retrieve(embedder, question, k.saturating_mul(16).max(64), Some(&in_group))?;
-        let mut found: Vec<Found> = Vec::new();
-        for hit in rank_documents(&passages, passages.len(), |key| key >> PASSAGE_BITS) {
-            let best = passages.iter().find(|passage| passage.key >> PASSAGE_BITS == hit.key);
-            let Some(best) = best.filter(|_| found.len() < k) else { break };
-            let passage = (best.key & ((1 << PASSAGE_BITS) - 1)) as usize;
-            for id in asked.ids(hit.key) {
-                // It may have changed since the listing was made.
-                let document = store.document(id)?;
-                let Some(document) = document.filter(|found| found.summary.is_some() && stem(&found.text) == hit.key)
-                else {
-                    continue;
-                };
-                // One adapter answers: keep to the best document's group. A text is read once.
-                if found.first().is_none_or(|first| first.document.group == document.group) {
-                    found.push(Found { document, score: hit.score, passage });
-                    break;
-                }
-            }
-        }
-        if found.is_empty() { Err(Error::NothingFound { documents: asked.documents() }) } else { Ok(found) }
-    }
-
-    /// Byte range of a passage in the text of this digest.
-    pub(crate) fn passage(
-        &self,
-        embedder: &Embedder,
-        digest: &Digest,
-        text: &str,
-        number: usize,
-    ) -> Result<Range<usize>> {
-        let passages = self.ranges.of(embedder, digest, text)?;
-        Ok(passages.get(number).cloned().unwrap_or(0..text.len()))
-    }
-
-    fn retrieve(
-        &self,
-        embedder: &Embedder,
-        question: &str,
-        k: usize,
-        filter: Option<Filter<'_>>,
-    ) -> Result<Vec<lloco_retrieval::Hit>> {
-        let dense = self.dense.as_ref().map(|dense| DenseRetriever { embedder, index: &dense.index });
-        let mut retrievers: Vec<&dyn Retriever> = Vec::new();
-        #[cfg(feature = "bm25")]
-        retrievers.extend(self.keyword.as_ref().map(|keyword| keyword as &dyn Retriever));
-        retrievers.extend(dense.as_ref().map(|dense| dense as &dyn Retriever));
-        Ok(match retrievers[..] {
-            [one] => one.retrieve(question, k, filter)?,
-            _ => HybridRetriever { retrievers: &retrievers }.retrieve(question, k, filter)?,
-        })
-    }
-}
-
-/// Leaves the best document and as many of those behind it as fit into `budget` positions together.
-pub(crate) fn keep_within(found: &mut Vec<Found>, budget: usize, positions: impl Fn(&Document) -> usize) {
-    let mut taken = 0_usize;
-    found.retain(|hit| {
-        let more = positions(&hit.document);
-        let fits = taken == 0 || taken.saturating_add(more) <= budget;
-        taken += if fits { more.max(1) } else { 0 };
-        fits
-    });
 }
 
 /// The part of a text's digest that its passages' keys carry.

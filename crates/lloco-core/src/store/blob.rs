@@ -8,9 +8,9 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 
+use super::encoder::{EncoderInfo, Segment};
 use super::layout::Stamp;
 use super::precision::{Precision, SummaryRows};
-use super::types::{EncoderInfo, Segment};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 

@@ -11,11 +11,8 @@ use super::adapters::check_adapter;
 use super::disk::{entries, refuse_link};
 use super::local::LocalStore;
 use super::mapped::MappedSegment;
-use super::rows::{
-    DOCUMENTS, DocumentRow, ENCODERS, ENCODINGS, EncodingRow, SEGMENTS, SUMMARIES, SummaryRow, TEXTS, TextRow,
-};
-use super::tables::{get, segment_keys};
-use super::types::EncoderInfo;
+use super::rows::{DOCUMENTS, DocumentRow, ENCODINGS, EncodingRow, SEGMENTS, SUMMARIES, SummaryRow, TEXTS, TextRow};
+use super::tables::segment_keys;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -107,22 +104,6 @@ impl LocalStore {
                 stats.summary_bytes += row.bytes;
             }
             Ok(stats)
-        })
-    }
-
-    /// The encoders whose summaries readers see, each with the number of documents.
-    ///
-    /// # Errors
-    /// Only failures of the store itself.
-    pub fn encoders(&self) -> Result<Vec<(EncoderInfo, u64)>> {
-        self.catalogue.read(|transaction| {
-            let encoders = transaction.open_table(ENCODERS)?;
-            let mut documents: BTreeMap<Digest, u64> = BTreeMap::new();
-            for (_, row) in Self::document_rows(transaction, None)? {
-                row.encoder.into_iter().for_each(|encoder| *documents.entry(encoder).or_default() += 1);
-            }
-            let known = |(id, count)| Ok(get(&encoders, Digest::bytes(&id))?.map(|encoder| (encoder, count)));
-            documents.into_iter().filter_map(|used| known(used).transpose()).collect()
         })
     }
 

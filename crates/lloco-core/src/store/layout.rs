@@ -16,6 +16,10 @@ pub const FORMAT_VERSION: u64 = 1;
 /// The oldest format that this library reads.
 pub const OLDEST_FORMAT_VERSION: u64 = 1;
 
+/// What `format.json` says.
+const STORE: &str = "lloco-store";
+const STAMP_WAY_OUT: &str = "`recover` writes it again";
+
 /// Longest document id or group name, in bytes.
 pub(super) const NAME_LIMIT: usize = 512;
 
@@ -30,6 +34,11 @@ pub(super) struct Stamp {
 impl Stamp {
     pub(super) fn new(format: &str) -> Self {
         Self { format: format.into(), version: FORMAT_VERSION }
+    }
+
+    /// The contents of `format.json`.
+    pub(super) fn of_store() -> Vec<u8> {
+        serde_json::to_vec(&Self::new(STORE)).unwrap_or_default()
     }
 
     /// Refuses other formats and versions from the future.
@@ -130,9 +139,12 @@ impl Layout {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(Error::io("read", &path, error)),
         };
-        let stamp: Stamp = serde_json::from_slice(&text).map_err(|e| Error::damaged(&path, e.to_string()))?;
-        stamp.check("lloco-store", &path)?;
-        Ok(true)
+        let stamp: Result<Stamp, _> = serde_json::from_slice(&text);
+        let checked = stamp.map_err(|error| Error::damaged(&path, error.to_string()));
+        match checked.and_then(|stamp| stamp.check(STORE, &path)) {
+            Err(Error::Damaged { path, reason }) => Err(Error::damaged(&path, format!("{reason}; {STAMP_WAY_OUT}"))),
+            checked => checked.map(|()| true),
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 use super::blob::{ENTRY, FORMAT, Label, dtype};
+use super::encoder::EncoderInfo;
 use super::layout::Stamp;
 use super::map::map;
 use super::precision::{Precision, SummaryRows};
-use super::types::EncoderInfo;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 

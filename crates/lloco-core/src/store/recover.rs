@@ -5,25 +5,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Key, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::adapters::{check_adapter, label};
-use super::catalogue::{Catalogue, Failure, builder};
+use super::catalogue::{Catalogue, Failure};
 use super::check::Damage;
 use super::disk::{Disk, entries, refuse_link};
 use super::documents::new_document;
-use super::layout::{FORMAT_VERSION, Layout, check_name};
-use super::local::{LocalStore, StoreOptions, now};
+use super::encoder::EncoderInfo;
+use super::layout::{FORMAT_VERSION, Layout, Stamp, check_name};
+use super::local::{LocalStore, now};
 use super::map::map;
 use super::mapped::find;
-use super::rows::{AdapterRow, Contents, DOCUMENTS, DocumentRow, GROUPS, GroupRow, SUMMARIES, SummaryRow};
+use super::open::StoreOptions;
+use super::rows::{AdapterRow, Contents, GroupRow, SummaryRow};
+use super::salvage::Old;
 use super::tables::{Tables, get, put};
-use super::types::EncoderInfo;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -51,7 +50,8 @@ pub struct Recovered {
 }
 
 impl LocalStore {
-    /// Makes a new catalogue for a store whose catalogue is damaged or lost; `None` if it is neither.
+    /// Makes a new catalogue for a store whose catalogue is damaged or lost; `None` if it is neither. A damaged or lost
+    /// `format.json` is written again.
     ///
     /// Every document waits to be compressed afterwards. Compressing finds the summaries that are there,
     /// and computes each document's from its first damaged one on. The old catalogue is kept beside the new one. Repeating it
@@ -67,8 +67,16 @@ impl LocalStore {
 /// Makes a new catalogue unless the store can be opened.
 pub(super) fn recover(options: &StoreOptions, layout: &Layout, disk: &Disk) -> Result<Option<Recovered>> {
     let (root, catalogue, stamp) = (layout.root(), layout.catalogue(), layout.stamp());
-    if !layout.check_stamp()? {
-        return Err(Error::NotAStore { path: root.into(), reason: "it has no format.json".into() });
+    let stamped = match layout.check_stamp() {
+        Err(Error::Damaged { .. }) => false,
+        found => found?,
+    };
+    if !stamped {
+        if !catalogue.is_file() || !layout.texts().is_dir() {
+            return Err(Error::NotAStore { path: root.into(), reason: "it has no format.json".into() });
+        }
+        disk.create_directory(&layout.aside())?;
+        disk.publish(disk.write_aside(&layout.aside(), &Stamp::of_store())?, &stamp)?;
     }
     // One process recovers; the next one finds the work done.
     let lock = File::open(&stamp).and_then(|file| file.lock().map(|()| file));
@@ -204,82 +212,6 @@ fn adapters(tables: &mut Tables<'_>, layout: &Layout, old: &Old, recovered: &mut
         }
     }
     Ok(())
-}
-
-/// What could be read of a damaged catalogue.
-#[derive(Default)]
-struct Old {
-    documents: BTreeMap<String, DocumentRow>,
-    groups: BTreeMap<String, GroupRow>,
-    summaries: BTreeMap<Digest, SummaryRow>,
-    /// Whether every document was read.
-    is_complete: bool,
-}
-
-impl Old {
-    /// Reads a copy, so that the damaged file stays as it is.
-    fn read(catalogue: &Path, aside: &Path) -> Self {
-        let copy = aside.join("damaged.redb");
-        let read = || -> Result<Self, Failure> {
-            let mut bytes = fs::read(catalogue).map_err(|error| Error::io("read", catalogue, error))?;
-            // Says that its writer closed it, or redb would want to repair it first.
-            if let Some(state) = bytes.get_mut(9) {
-                *state &= !2;
-            }
-            fs::write(&copy, bytes).map_err(|error| Error::io("write", &copy, error))?;
-            let database: ReadOnlyDatabase = builder().open_read_only(&copy)?;
-            let transaction = database.begin_read()?;
-            let (documents, all) = rows(&transaction, DOCUMENTS, |id: &str| id.to_owned());
-            let is_sound = |(id, row): &(&String, &DocumentRow)| {
-                let group = check_name("group", &row.latest().group);
-                check_name("document id", id).and(group).and(check_name("group", &row.contents.group)).is_ok()
-            };
-            let (groups, _) = rows(&transaction, GROUPS, |group: &str| group.to_owned());
-            let (summaries, _) = rows(&transaction, SUMMARIES, |key: &[u8; 32]| Digest::from(*key));
-            let is_complete = all && documents.iter().all(|row| is_sound(&row));
-            let documents = documents.into_iter().filter(|(id, row)| is_sound(&(id, row))).collect();
-            Ok(Self { documents, groups, summaries, is_complete })
-        };
-        // redb believes what it finds, and may panic over it.
-        let old = catch_unwind(AssertUnwindSafe(read)).ok().and_then(Result::ok).unwrap_or_default();
-        if let Err(error) = fs::remove_file(&copy) {
-            tracing::debug!(%error, "a copy stays until the store is opened");
-        }
-        old
-    }
-}
-
-/// The rows of a table that can be read, from both ends, and whether these are all.
-fn rows<K: Key + 'static, O: Ord + Clone, T: DeserializeOwned>(
-    transaction: &ReadTransaction,
-    table: TableDefinition<'_, K, &'static [u8]>,
-    own: impl for<'k> Fn(K::SelfType<'k>) -> O,
-) -> (BTreeMap<O, T>, bool) {
-    let mut found = BTreeMap::new();
-    for backwards in [false, true] {
-        let mut read = || -> Result<bool, Failure> {
-            let table = transaction.open_table(table)?;
-            let (mut rows, mut last, mut all) = (table.iter()?, None, true);
-            while let Some(row) = if backwards { rows.next_back() } else { rows.next() } {
-                let (key, value) = row?;
-                let key = own(key.value());
-                // Damaged pages may lead in circles.
-                if last.is_some_and(|last: O| if backwards { key >= last } else { key <= last }) {
-                    return Ok(false);
-                }
-                match serde_json::from_slice(value.value()) {
-                    Ok(row) => drop(found.insert(key.clone(), row)),
-                    Err(_) => all = false,
-                }
-                last = Some(key);
-            }
-            Ok(all)
-        };
-        if matches!(catch_unwind(AssertUnwindSafe(&mut read)), Ok(Ok(true))) {
-            return (found, true);
-        }
-    }
-    (found, false)
 }
 
 /// The files `directory/ab/abcd….extension` by their names; others are listed as damaged.

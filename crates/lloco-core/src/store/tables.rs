@@ -154,7 +154,7 @@ impl<'t> Tables<'t> {
         let range = (text.bytes(), &[0; 32])..=(text.bytes(), &[0xff; 32]);
         let encodings = self.encodings.range(range)?.map(|row| Ok(Digest::from(*row?.0.value().1)));
         let encodings: Vec<Digest> = encodings.collect::<Result<_, Failure>>()?;
-        encodings.iter().try_for_each(|encoder| self.drop_encoding(text, encoder))
+        encodings.iter().try_for_each(|encoder| self.drop_encoding(text, encoder).map(drop))
     }
 
     pub(super) fn encoding(&self, text: &Digest, encoder: &Digest) -> Result<Option<EncodingRow>, Failure> {
@@ -171,22 +171,38 @@ impl<'t> Tables<'t> {
         self.put_encoding(text, encoder, &row)
     }
 
+    /// Takes a document from an encoding's users. Without any it stays, as long as its text does.
     pub(super) fn release_encoding(&mut self, text: &Digest, encoder: &Digest) -> Result<(), Failure> {
         let Some(mut row) = self.encoding(text, encoder)? else { return Ok(()) };
         row.users = row.users.saturating_sub(1);
-        if row.users > 0 { self.put_encoding(text, encoder, &row) } else { self.drop_encoding(text, encoder) }
+        self.put_encoding(text, encoder, &row)
     }
 
-    /// Removes an encoding, finished or not, with the summaries that only it contains.
-    pub(super) fn drop_encoding(&mut self, text: &Digest, encoder: &Digest) -> Result<(), Failure> {
-        self.truncate_encoding(text, encoder, 0)?;
+    /// Removes an encoding, finished or not, with the summaries that only it contains; returns their rows.
+    pub(super) fn drop_encoding(&mut self, text: &Digest, encoder: &Digest) -> Result<Vec<SummaryRow>, Failure> {
+        let gone = self.truncate_encoding(text, encoder, 0)?;
         self.encodings.remove((text.bytes(), encoder.bytes()))?;
-        Ok(())
+        Ok(gone)
     }
 
-    /// Forgets the segments from number `keep` on.
-    pub(super) fn truncate_encoding(&mut self, text: &Digest, encoder: &Digest, keep: u32) -> Result<(), Failure> {
-        let keys = self.segment_keys(text, encoder)?;
+    /// Removes a summary that no encoding contains, and returns its row.
+    pub(super) fn drop_unused_summary(&mut self, key: &Digest) -> Result<Option<SummaryRow>, Failure> {
+        let row = get::<_, SummaryRow>(&self.summaries, key.bytes())?.filter(|row| row.users == 0);
+        if row.is_some() {
+            self.summaries.remove(key.bytes())?;
+            self.dead.summaries.push(*key);
+        }
+        Ok(row)
+    }
+
+    /// Forgets the segments from number `keep` on; returns the rows of the summaries that went with them.
+    pub(super) fn truncate_encoding(
+        &mut self,
+        text: &Digest,
+        encoder: &Digest,
+        keep: u32,
+    ) -> Result<Vec<SummaryRow>, Failure> {
+        let (keys, mut gone) = (self.segment_keys(text, encoder)?, Vec::new());
         for (number, key) in (0_u32..).zip(keys).skip(keep as usize) {
             self.segments.remove((text.bytes(), encoder.bytes(), number))?;
             let Some(mut row) = get::<_, SummaryRow>(&self.summaries, key.bytes())? else { continue };
@@ -196,13 +212,14 @@ impl<'t> Tables<'t> {
             } else {
                 self.summaries.remove(key.bytes())?;
                 self.dead.summaries.push(key);
+                gone.push(row);
             }
         }
         if let Some(mut row) = self.encoding(text, encoder)? {
             row.done = row.done.min(keep);
             self.put_encoding(text, encoder, &row)?;
         }
-        Ok(())
+        Ok(gone)
     }
 
     pub(super) fn segment_keys(&self, text: &Digest, encoder: &Digest) -> Result<Vec<Digest>, Failure> {

@@ -16,12 +16,13 @@ use super::batch::Batch;
 use super::check::Damage;
 use super::documents::{DOCUMENTS_AT_ONCE, new_document};
 use super::encode::finish_encoding;
+use super::encoder::EncoderInfo;
 use super::layout::Stamp;
 use super::local::LocalStore;
 use super::mapped::MappedSegment;
 use super::rows::{Contents, SummaryRow};
 use super::tables::put;
-use super::types::{Document, EncoderInfo, Summary};
+use super::types::{Document, Summary};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 

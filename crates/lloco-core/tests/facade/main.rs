@@ -356,6 +356,7 @@ fn reencoding_replaces_another_encoders_summaries_and_goes_on() {
     drop(lloco);
     let old = fixture.lloco();
     assert!(old.store().summary("meeting", old.encoder_info()).is_ok(), "the old summary serves meanwhile");
+    let former = old.encoder_info().id();
     drop(old);
 
     let lloco = other().build().unwrap();
@@ -363,8 +364,10 @@ fn reencoding_replaces_another_encoders_summaries_and_goes_on() {
     assert_eq!((report.documents, report.stale), (2, 0));
     assert_eq!(report.tokens_read, report.tokens - 3 * 40, "three segments were kept");
     assert!(lloco.ask_with("Who buys the paint?", &short().group("town")).is_ok());
-    let (again, stats) = (lloco.reencode().unwrap(), lloco.store().stats().unwrap());
+    let again = lloco.reencode().unwrap();
     assert_eq!((again.documents, again.tokens_read), (0, 0));
+    assert_eq!(lloco.store().forget_encoder(&former).unwrap().texts, 2);
+    let stats = lloco.store().stats().unwrap();
     let vectors = [MEETING, MANUAL, "Something short."].map(|text| 6 * text.len().div_ceil(40) as u64);
     assert_eq!(stats.vectors, vectors.iter().sum::<u64>(), "the old summaries are gone");
 }
@@ -529,9 +532,11 @@ fn a_lost_or_damaged_index_is_built_again() {
 #[cfg(feature = "bm25")]
 #[test]
 fn every_way_of_searching_finds_and_forgets() {
-    for search in [Search::Dense, Search::Keyword, Search::Hybrid] {
+    let near = [(Search::Dense, Some(64)), (Search::Hybrid, Some(1))];
+    let exact = [Search::Dense, Search::Keyword, Search::Hybrid].map(|search| (search, None));
+    for (search, candidates) in exact.into_iter().chain(near) {
         let fixture = Fixture::new();
-        let lloco = fixture.builder().search(search).build().unwrap();
+        let lloco = fixture.builder().search(search).search_candidates(candidates).build().unwrap();
         let added = lloco.add(&documents()).unwrap();
         assert!(added.passages >= 2);
         let ask = |question: &str| lloco.ask_with(question, &short().top_k(2));

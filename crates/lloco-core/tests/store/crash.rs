@@ -7,21 +7,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lloco_core::store::{IoHook, LocalStore, NewDocument, Shard, Store, StoreOptions};
+use lloco_core::store::{EncoderInfo, IoHook, LocalStore, NewDocument, Pending, Shard, Store, StoreOptions};
 use lloco_core::{Error, Result};
 
 use crate::open::{child, own_store};
 use crate::{Seen, adapter, directory, encoder, rows, seen, tokens};
 
 /// The steps of a writer's life. Each can be repeated if it is not known whether it happened.
-const STEPS: usize = 24;
+const STEPS: usize = 27;
 
 fn step(store: &LocalStore, scratch: &Path, number: usize) -> Result<()> {
     let (document, group) = (format!("doc {}", number / 6 % 3), format!("group {}", number / 12));
     let text = |length: usize| "Some text that is cut into segments.".repeat(2)[..length].to_owned() + &document;
     match number % 6 {
+        _ if number == 17 => compress_with(store, &other(), |work| work.id == "doc 2"),
+        // The first encoder's summary is still there.
+        _ if number == 24 => compress_with(store, &encoder(), |work| work.id == "doc 2"),
+        _ if number == 25 => store.forget_encoder(&other().id()).map(drop),
+        _ if number == 26 => store.compact().map(drop),
         0 => store.replace(&NewDocument::new(&document, &text(20)).group(&group)).map(drop),
-        1 | 3 => compress(store),
+        1 | 3 => compress_with(store, &encoder(), |work| !work.stale),
         2 => store.replace(&NewDocument::new(&document, &text(31)).group(&group)).map(drop),
         4 => store.put_adapter(&group, &adapter(scratch, document.as_bytes())).map(drop),
         _ if number == 11 => store.remove(&document).map(drop),
@@ -29,14 +34,18 @@ fn step(store: &LocalStore, scratch: &Path, number: usize) -> Result<()> {
     }
 }
 
-fn compress(store: &LocalStore) -> Result<()> {
-    let encoder = encoder();
-    for work in store.pending(&encoder, Shard::ALL)? {
+/// Another encoder than [`encoder`].
+fn other() -> EncoderInfo {
+    EncoderInfo::new("other weights", 8, 2, 3)
+}
+
+fn compress_with(store: &LocalStore, encoder: &EncoderInfo, select: impl Fn(&Pending) -> bool) -> Result<()> {
+    for work in store.pending(encoder, Shard::ALL)?.into_iter().filter(select) {
         let tokens = tokens(&store.text(&work.text)?);
         let segments: Vec<&[u32]> = tokens.chunks(8).collect();
-        let mut encoding = store.begin(&work, &encoder, &segments)?;
+        let mut encoding = store.begin(&work, encoder, &segments)?;
         while !encoding.is_complete() {
-            let rows = rows(&encoder, &encoding.segments()[encoding.done()].key);
+            let rows = rows(encoder, &encoding.segments()[encoding.done()].key);
             store.put_segment(&mut encoding, &rows)?;
         }
         store.commit(&encoding)?;
@@ -48,10 +57,10 @@ fn compress(store: &LocalStore) -> Result<()> {
 fn expected_states(scratch: &Path) -> Vec<Seen> {
     let directory = directory();
     let store = LocalStore::open(directory.path()).unwrap();
-    let mut states = vec![seen(&store, &encoder())];
+    let mut states = vec![seen(&store)];
     for number in 0..STEPS {
         step(&store, scratch, number).unwrap();
-        states.push(seen(&store, &encoder()));
+        states.push(seen(&store));
     }
     states
 }
@@ -61,13 +70,13 @@ fn expected_states(scratch: &Path) -> Vec<Seen> {
 fn check(path: &Path, scratch: &Path, states: &[Seen], done: usize, finish: bool) {
     let store = LocalStore::open(path).unwrap();
     assert!(store.verify().unwrap().is_empty(), "after {done} steps");
-    let now = seen(&store, &encoder());
+    let now = seen(&store);
     assert!(now == states[done] || states.get(done + 1) == Some(&now), "after {done} steps: {now:?}");
     if finish {
         for number in done..STEPS {
             step(&store, scratch, number).unwrap();
         }
-        assert_eq!(seen(&store, &encoder()), states[STEPS]);
+        assert_eq!(seen(&store), states[STEPS]);
         let left = std::fs::read_dir(path.join("tmp")).unwrap().count();
         assert_eq!(left, 0, "nothing is left aside");
         assert_eq!(store.compact().unwrap().files, 0, "the last step was to compact");

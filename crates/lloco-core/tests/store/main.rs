@@ -5,6 +5,7 @@
 mod crash;
 mod damage;
 mod disk;
+mod encoders;
 mod format;
 mod fuzz;
 mod model;
@@ -99,10 +100,10 @@ struct SeenDocument {
     summary: Option<Vec<f32>>,
 }
 
-fn seen(store: &LocalStore, encoder: &EncoderInfo) -> Seen {
+fn seen(store: &LocalStore) -> Seen {
     let mut documents = BTreeMap::new();
     for document in store.documents(None).unwrap() {
-        let summary = document.summary.is_some().then(|| store.summary(&document.id, encoder).unwrap().into_data());
+        let summary = document.summary.map(|shown| store.summary(&document.id, &shown.encoder).unwrap().into_data());
         let newer_text = document.staged.map(|staged| store.text(&staged.text).unwrap());
         let text = store.text(&document.text).unwrap();
         let (group, title) = (document.group, document.title);

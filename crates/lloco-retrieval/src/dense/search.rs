@@ -2,18 +2,22 @@
 
 use super::DenseIndex;
 use super::rows::{RowType, Rows, Segment};
-use crate::raw::dot::{dot_f16, dot_f32, products, widen};
+use crate::raw::dot::{dot_f16, dot_f32, widen};
 use crate::raw::dot_i8::{Narrow, widen_i8};
+use crate::raw::products::products;
 use crate::topk::TopK;
 use crate::{Embeddings, Filter, Hit};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows that one task takes.
+/// Rows that one task takes, at most.
 const TASK: usize = 4096;
 
-/// Rows that are widened and multiplied at once: 48 of 384 numbers fill half of a usual
-/// 256 KiB second-level cache with room for the queries.
+/// Tasks for each thread, so that none waits long for the last.
+const TASKS: usize = 8;
+
+/// Rows that are widened and multiplied at once: 48 of 384 numbers fill a third of a usual
+/// 256 KiB second-level cache, with room for the queries and for the rows that come next.
 const TILE: usize = 48;
 
 /// From so many queries on, widening a row once for all of them pays.
@@ -49,12 +53,14 @@ struct Task<'a> {
 }
 
 fn tasks(segments: &[Segment]) -> Vec<Task<'_>> {
+    let rows: usize = segments.iter().map(Segment::len).sum();
+    let size = (rows / (TASKS * rayon::current_num_threads())).next_multiple_of(TILE).clamp(TILE, TASK);
     let mut tasks = Vec::new();
     let mut first = 0;
     for segment in segments {
         let length = segment.len();
-        for start in (0..length).step_by(TASK) {
-            tasks.push(Task { segment, rows: start..length.min(start + TASK), first });
+        for start in (0..length).step_by(size) {
+            tasks.push(Task { segment, rows: start..length.min(start + size), first });
         }
         first += length;
     }
@@ -117,10 +123,14 @@ impl Search<'_> {
                     &wide
                 }
             };
-            products(rows, self.queries.as_slice(), dim, &mut scores);
+            let next = tile.end..task.rows.end.min(tile.end + TILE);
+            let ahead = task.segment.rows().part(next, dim).bytes();
+            products(rows, self.queries.as_slice(), dim, ahead, &mut scores);
             for (scores, best) in scores.chunks_exact(tile.len()).zip(best.iter_mut()) {
-                for (&score, place) in scores.iter().zip(tile.clone()) {
-                    self.offer(task, place, score, best);
+                if best.admits_any(scores) {
+                    for (&score, place) in scores.iter().zip(tile.clone()) {
+                        self.offer(task, place, score, best);
+                    }
                 }
             }
         }

@@ -24,22 +24,6 @@ pub(crate) fn dot_f32(row: &[f32], query: &[f32]) -> f32 {
     portable::dot(row.iter().copied(), query)
 }
 
-/// Inner products of several rows with several queries, `[rows, dim]` by `[queries, dim]`
-/// into `[queries, rows]`.
-pub(crate) fn products(rows: &[f32], queries: &[f32], dim: usize, products: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if x86::available() {
-        // SAFETY: As in `dot_f16`.
-        return unsafe { x86::products(rows, queries, dim, products) };
-    }
-    let height = rows.len().checked_div(dim).unwrap_or(0).max(1);
-    for (query, products) in queries.chunks_exact(dim.max(1)).zip(products.chunks_exact_mut(height)) {
-        for (row, product) in rows.chunks_exact(dim.max(1)).zip(products) {
-            *product = dot_f32(row, query);
-        }
-    }
-}
-
 /// Widens half-precision numbers.
 pub(crate) fn widen(from: &[f16], to: &mut [f32]) {
     let length = from.len().min(to.len());
@@ -67,10 +51,6 @@ mod x86 {
     use half::f16;
     use std::arch::is_x86_feature_detected;
     use std::arch::x86_64::*;
-
-    /// Rows and queries of one tile: 12 sums, 3 rows and a query in 16 registers.
-    const ROWS: usize = 3;
-    const QUERIES: usize = 4;
 
     pub(super) fn available() -> bool {
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
@@ -118,65 +98,6 @@ mod x86 {
         let lanes: &[f32; 8] = cast_ref(&sum);
         lanes.iter().sum()
     }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn products(rows: &[f32], queries: &[f32], dim: usize, products: &mut [f32]) {
-        let dim = dim.max(1);
-        let height = rows.len() / dim;
-        for (n, tile) in queries.chunks(dim * QUERIES).enumerate() {
-            let products = products.get_mut(n * QUERIES * height..).unwrap_or_default();
-            for (m, rows) in rows.chunks(dim * ROWS).enumerate() {
-                let full = rows.len() == dim * ROWS && tile.len() == dim * QUERIES;
-                if let (true, Some(products)) = (full, products.get_mut(m * ROWS..)) {
-                    tile_products(rows, tile, dim, products, height);
-                    continue;
-                }
-                for (q, query) in tile.chunks_exact(dim).enumerate() {
-                    for (r, row) in rows.chunks_exact(dim).enumerate() {
-                        if let Some(product) = products.get_mut(q * height + m * ROWS + r) {
-                            *product = dot_f32(row, query);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// One full tile: `[ROWS, dim]` by `[QUERIES, dim]` into rows of `height` products.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn tile_products(rows: &[f32], queries: &[f32], dim: usize, products: &mut [f32], height: usize) {
-        let split = |all, place| line(all, place, dim);
-        let rows: [_; ROWS] = std::array::from_fn(|place| split(rows, place));
-        let queries: [_; QUERIES] = std::array::from_fn(|place| split(queries, place));
-        let mut sums = [[_mm256_setzero_ps(); ROWS]; QUERIES];
-        let wide = rows.map(|(chunks, _)| chunks);
-        let asked = queries.map(|(chunks, _)| chunks);
-        for place in 0..dim / 8 {
-            let row: [__m256; ROWS] = wide.map(|row| cast(row[place]));
-            for (query, sums) in asked.iter().zip(&mut sums) {
-                let query = cast(query[place]);
-                for (sum, row) in sums.iter_mut().zip(row) {
-                    *sum = _mm256_fmadd_ps(row, query, *sum);
-                }
-            }
-        }
-        for ((sums, (_, query)), products) in sums.into_iter().zip(queries).zip(products.chunks_mut(height.max(1))) {
-            for ((sum, (_, row)), product) in sums.into_iter().zip(rows).zip(products) {
-                let rest = super::portable::dot(row.iter().copied(), query);
-                *product = lanes(sum) + rest;
-            }
-        }
-    }
-
-    type Chunks<'a> = (&'a [[f32; 8]], &'a [f32]);
-
-    /// Line `place` of a matrix, in chunks of eight and a rest.
-    #[inline]
-    fn line(all: &[f32], place: usize, dim: usize) -> Chunks<'_> {
-        let line = all.get(place * dim..(place + 1) * dim).unwrap_or_default();
-        line.as_chunks::<8>()
-    }
 }
 
 #[cfg(test)]
@@ -191,26 +112,6 @@ mod tests {
     fn exact(a: &[f32], b: &[f32]) -> f32 {
         let products = a.iter().zip(b).map(|(a, b)| f64::from(a * b));
         products.sum::<f64>() as f32
-    }
-
-    #[test]
-    fn products_of_every_shape() {
-        for dim in [1, 7, 8, 9, 31, 32, 33, 64, 100, 384] {
-            for rows in [1, 2, 3, 4, 7] {
-                for queries in [1, 3, 4, 5, 9] {
-                    let (a, b) = (numbers(rows * dim, 1.0), numbers(queries * dim, 2.0));
-                    let mut found = vec![f32::NAN; rows * queries];
-                    products(&a, &b, dim, &mut found);
-                    for (q, query) in b.chunks(dim).enumerate() {
-                        for (r, row) in a.chunks(dim).enumerate() {
-                            let (found, wanted) = (found[q * rows + r], exact(row, query));
-                            assert!((found - wanted).abs() < 1e-4, "{dim} {rows} {queries}");
-                            assert!((dot_f32(row, query) - wanted).abs() < 1e-4);
-                        }
-                    }
-                }
-            }
-        }
     }
 
     #[test]

@@ -7,3 +7,4 @@ pub(crate) mod dot_i8;
 pub(crate) mod gelu;
 pub(crate) mod hamming;
 pub(crate) mod map;
+pub(crate) mod products;
