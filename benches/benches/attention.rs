@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot run has nothing to report")]
 #![allow(clippy::print_stdout, missing_docs, reason = "a program that prints")]
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
 use lloco_benches::{Group, limit};
 use lloco_core::{WeightType, device};
@@ -12,11 +12,17 @@ const HEADS: usize = 9;
 const KV_HEADS: usize = 3;
 const DIM: usize = 64;
 
-/// Attention of `new` queries over `all` keys.
+/// The type of keys and values in a cache of the default model.
+fn cached(device: &Device) -> FloatDType {
+    if device == &Device::flex() { FloatDType::F16 } else { FloatDType::F32 }
+}
+
+/// Attention of `new` queries over `all` keys, the latter as a cache holds them.
 fn work(new: usize, all: usize, device: &Device) -> impl Fn() + use<> {
     let random = |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Default, device);
+    let dtype = cached(device);
     let q = random([1, new, HEADS, DIM]);
-    let (k, v) = (random([1, KV_HEADS, all, DIM]), random([1, KV_HEADS, all, DIM]));
+    let (k, v) = (random([1, KV_HEADS, all, DIM]).cast(dtype), random([1, KV_HEADS, all, DIM]).cast(dtype));
     move || limit::wait(measured::attention(q.clone(), k.clone(), v.clone()))
 }
 
@@ -41,7 +47,7 @@ fn attention(criterion: &mut Criterion) {
     let mut group = Group::new(criterion, "attention/decode");
     for past in [1024, 8192, 65_536] {
         let Some(seconds) = group.time(&format!("{past} positions"), 1, work(1, past, &device)) else { continue };
-        let bytes = (2 * KV_HEADS * DIM * past * size_of::<f32>()) as f64;
+        let bytes = (2 * KV_HEADS * DIM * past * DType::from(cached(&device)).size()) as f64;
         println!(
             "{past} positions: {:.1} GB/s of keys and values, {:.0} % of the memory bandwidth ({:.1} GB/s)",
             bytes / seconds / 1e9,

@@ -3,26 +3,27 @@
 #![allow(clippy::print_stdout, missing_docs, reason = "a program that prints")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use lloco_benches::{Group, Subject, limit};
-use lloco_core::WeightType;
+use lloco_benches::{Group, Subject};
 
 fn compress(criterion: &mut Criterion) {
     let subject = Subject::load().unwrap();
-    let limit = limit::product_rate(WeightType::Bf16, subject.decoder().device());
+    let limit = subject.product_rate();
     let mut group = Group::new(criterion, "compress");
     for segments in [1, 4] {
         let ids = subject.document(segments * 1536).unwrap();
         let case = format!("{} tokens", ids.len());
-        let Some(seconds) = group.time(&case, ids.len() as u64, || drop(subject.compress(&ids).unwrap())) else {
-            continue;
+        let work = || drop(subject.compress(&ids).unwrap());
+        let seconds = match segments {
+            1 => group.time(&case, ids.len() as u64, work),
+            _ => group.time_long(&case, work),
         };
-        // Each segment is read with its 50 summary tokens, behind the summaries of those before it.
-        let cost: f64 = (0..segments).map(|done| subject.cost().read(1536 + 50, 50 * done)).sum();
+        let Some(seconds) = seconds else { continue };
+        let rate = subject.compress_operations(ids.len()) / seconds;
         println!(
             "{case}: {:.1} tokens/s, {:.1} GFLOP/s, {:.0} % of the product rate alone ({:.1} GFLOP/s)",
             ids.len() as f64 / seconds,
-            cost / seconds / 1e9,
-            100.0 * cost / seconds / limit,
+            rate / 1e9,
+            100.0 * rate / limit,
             limit / 1e9
         );
     }

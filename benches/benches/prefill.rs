@@ -3,20 +3,22 @@
 #![allow(clippy::print_stdout, missing_docs, reason = "a program that prints")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use lloco_benches::{Group, Subject, limit};
-use lloco_core::WeightType;
+use lloco_benches::{Group, Subject};
 
 fn prefill(criterion: &mut Criterion) {
     let subject = Subject::load().unwrap();
-    let limit = limit::product_rate(WeightType::Bf16, subject.decoder().device());
+    let limit = subject.product_rate();
     let mut group = Group::new(criterion, "prefill");
     for tokens in [512, 1536, 4096] {
         let ids = subject.document(tokens).unwrap();
         let case = format!("{tokens} tokens");
-        let Some(seconds) = group.time(&case, tokens as u64, || drop(subject.prefill(&ids).unwrap())) else {
-            continue;
+        let work = || drop(subject.prefill(&ids).unwrap());
+        let seconds = match tokens {
+            ..2048 => group.time(&case, tokens as u64, work),
+            _ => group.time_long(&case, work),
         };
-        let rate = subject.cost().read(tokens, 0) / seconds;
+        let Some(seconds) = seconds else { continue };
+        let rate = subject.prefill_operations(tokens) / seconds;
         println!(
             "{case}: {:.1} tokens/s, {:.1} GFLOP/s, {:.0} % of the product rate alone ({:.1} GFLOP/s)",
             tokens as f64 / seconds,

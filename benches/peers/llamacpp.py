@@ -1,12 +1,13 @@
-"""The cases of `measure` that llama.cpp has, through llama-cpp-python:
+"""The cases of `measure` that llama.cpp has, through the package xllamacpp, whose wheels bring it built:
 llamacpp.py GGUF prefill|decode TOKENS IDS.json [RUNS] [--threads N]
 
-It reads the GGUF's blocks as they are. Prints one line of JSON.
+It reads the GGUF's blocks as they are. The times are llama.cpp's own; a decoded token is also picked, the likeliest one.
+Prints one line of JSON.
 """
 
-import argparse, json, resource, statistics, time
+import argparse, json, resource, statistics
 
-from llama_cpp import Llama
+import xllamacpp
 
 STEPS = 32
 
@@ -20,28 +21,33 @@ def main():
     parser.add_argument("runs", type=int, nargs="?", default=1)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    ids = json.load(open(args.ids))["ids"]
-    model = Llama(args.gguf, n_ctx=args.tokens + STEPS + 8, n_batch=512, n_threads=args.threads,
-                  n_threads_batch=args.threads, verbose=False)
+    ids = json.load(open(args.ids))["ids"][:args.tokens]
+    params = xllamacpp.CommonParams()
+    params.model.path = args.gguf
+    params.n_ctx = args.tokens + STEPS + 8
+    params.n_parallel = 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = args.threads
+    params.verbosity = -1
+    server = xllamacpp.Server(params)
 
-    def prefill():
-        model.reset()
-        model.eval(ids[:args.tokens])
+    def times(prompt, predict):
+        reply = server.handle_completions({"prompt": prompt, "n_predict": predict, "cache_prompt": False,
+                                           "ignore_eos": True, "samplers": ["top_k"], "top_k": 1})
+        times = reply["timings"]
+        expected = (len(prompt), predict)
+        if (times["prompt_n"], times["predicted_n"]) != expected:
+            raise SystemExit(f"llama.cpp read and made {times['prompt_n'], times['predicted_n']} tokens, not {expected}")
+        return times
 
-    def decode():
-        for _ in range(STEPS):
-            model.eval(ids[:1])
-
-    count, work = args.tokens, prefill
-    if args.case == "decode":
-        count, work = STEPS, decode
+    count = args.tokens if args.case == "prefill" else STEPS
     seconds = []
     for _ in range(args.runs):
-        if args.case == "decode":
-            prefill()
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
+        if args.case == "prefill":
+            seconds.append(times(ids, 1)["prompt_ms"] / 1000)
+        else:
+            # The first token comes of the prompt.
+            found = times(ids, STEPS + 1)
+            seconds.append(found["predicted_ms"] / 1000 * STEPS / (STEPS + 1))
     median = statistics.median_high(seconds)
     print(json.dumps({"case": args.case, "tokens": args.tokens, "seconds": median, "per_second": count / median,
                       "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))

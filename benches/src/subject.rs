@@ -3,16 +3,19 @@
 use std::{env, error::Error, sync::Arc, time::Instant};
 
 use lloco_core::{
-    AutoCompressor, Checkpoint, ContextEncoder as _, Decoder, EncoderOptions, GenerateConfig, KvCache, LoraConfig,
+    AutoCompressor, Checkpoint, ContextEncoder as _, Decoder, EncoderConfig, EncoderOptions, GenerateConfig, KvCache, LoraConfig,
     ModelSource, NoAdapter, Pass, Prompt, Tokenizer, WeightType, dataset, device,
 };
-use lloco_decoder::{DecoderConfig, burn::tensor::Tensor};
+use lloco_decoder::{DecoderConfig, burn::tensor::{Tensor, TensorData}, measured::Held};
 use lloco_lora::{
     Adapter, Example, SummaryVectors,
     finetune::{AdamW, batch_gradients},
 };
 
-use crate::{Cost, limit::wait};
+use crate::{
+    Cost,
+    limit::{product_rate, wait},
+};
 
 /// Whatever went wrong.
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -30,6 +33,7 @@ pub struct Subject {
     /// Random weights have none; their documents are token ids of no meaning.
     tokenizer: Option<Tokenizer>,
     question: Vec<u32>,
+    held: Held,
 }
 
 impl Subject {
@@ -53,12 +57,13 @@ impl Subject {
         };
         let device = device(&env::var("LLOCO_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
         let decoder = Arc::new(Decoder::load(&checkpoint, weights()?, &device)?);
+        let held = Held::by(&decoder);
         let encoder = AutoCompressor::load(&checkpoint, decoder, &EncoderOptions::default())?;
         let question = match &tokenizer {
             Some(tokenizer) => tokenizer.encode("\nQuestion: Which firm got the contract?\nAnswer:")?,
             None => (3..15).collect(),
         };
-        Ok(Self { encoder, tokenizer, question })
+        Ok(Self { encoder, tokenizer, question, held })
     }
 
     /// The first `tokens` token ids of a generated archive of reports.
@@ -89,22 +94,41 @@ impl Subject {
         &self.question
     }
 
-    /// What work costs with this model.
-    pub fn cost(&self) -> Cost {
+    fn cost(&self) -> Cost {
         Cost::of(self.decoder().config())
     }
 
     /// Bytes that one decoding step behind `past` positions has to move.
     pub fn step_bytes(&self, past: usize) -> f64 {
-        let (weight, number) = match weights() {
-            Ok(WeightType::F32) => (4.0, 4.0),
-            Ok(WeightType::Bf16) => (2.0, 4.0),
-            Ok(WeightType::Q4) => (20.0 / 32.0, 4.0),
-            // Of the default model with all types below two bytes: a head of 28.3 million weights in 34 bytes for 32, 106.2
-            // million other weights in 20 bytes for 32.
-            _ => (0.717, 4.0),
+        self.held.weights as f64 + self.cost().cached(past) * self.held.cached as f64
+    }
+
+    /// Operations a second that the linear kernel reaches alone with weights of the model's type.
+    pub fn product_rate(&self) -> f64 {
+        product_rate(self.held.kind, self.decoder().device())
+    }
+
+    /// Floating-point operations to compress `tokens` tokens. Each segment is read with its summary tokens and the newest
+    /// summary, behind the summaries before that.
+    pub fn compress_operations(&self, tokens: usize) -> f64 {
+        let EncoderConfig { segment_length, summary_length, .. } = *self.encoder.config();
+        let operations = |(done, at): (usize, usize)| {
+            let (unread, read) = (done.min(1), done.saturating_sub(1));
+            let new = segment_length.min(tokens - at) + (1 + unread) * summary_length;
+            self.cost().read(new, read * summary_length, summary_length)
         };
-        self.cost().step_bytes(past, weight, number)
+        (0..tokens).step_by(segment_length).enumerate().map(operations).sum()
+    }
+
+    /// Floating-point operations to read `tokens` tokens of text up to the hidden row of the last.
+    pub fn prefill_operations(&self, tokens: usize) -> f64 {
+        self.cost().read(tokens, 0, 1)
+    }
+
+    /// Floating-point operations of a finetuning step over `positions` positions: forward, and as much again for the
+    /// gradients of the inputs. Frozen weights have none.
+    pub fn finetuning_operations(&self, positions: usize) -> f64 {
+        2.0 * self.prefill_operations(positions)
     }
 
     /// Tokens that the model can read as text.
@@ -120,6 +144,13 @@ impl Subject {
         let softprompt = self.encoder.encode(ids)?;
         wait(softprompt.clone().unsqueeze());
         Ok(softprompt)
+    }
+
+    /// Summary vectors of a document of `tokens` tokens, of the size of real embeddings but made up.
+    pub fn summaries(&self, tokens: usize) -> Tensor<2> {
+        let (rows, decoder) = (self.encoder.config().summary_vectors(tokens), self.decoder());
+        let hidden = decoder.config().hidden_size;
+        Tensor::from_data(TensorData::new(made_up(rows * hidden), [rows, hidden]), decoder.device())
     }
 
     /// Reads a text into a cache; returns the cache.
@@ -183,9 +214,7 @@ impl Subject {
         let answer = ids.split_off(prompt);
         let mut example = Example::new("bench", ids, answer);
         if vectors > 0 {
-            // The size of real embeddings; their values do not matter to the time.
-            let values: Vec<f32> = (0..vectors * hidden).map(|i| ((i * 37 % 101) as f32 - 50.0) / 500.0).collect();
-            example = example.with_prefix(SummaryVectors::new(values, hidden)?);
+            example = example.with_prefix(SummaryVectors::new(made_up(vectors * hidden), hidden)?);
         }
         let mut adapter = Adapter::init(&LoraConfig::default(), decoder.config(), 1, decoder.device())?;
         let mut optimizer = AdamW::new(&lloco_core::TrainConfig::default());
@@ -195,6 +224,11 @@ impl Subject {
             Ok(())
         })
     }
+}
+
+/// Numbers of the size of real embeddings; their values do not matter to the time.
+fn made_up(count: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 500.0).collect()
 }
 
 fn weights() -> Result<WeightType> {

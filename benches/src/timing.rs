@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    env,
     time::{Duration, Instant},
 };
 
@@ -13,8 +14,11 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A criterion group of slow work: ten samples, as many iterations each as fit.
-pub struct Group<'c>(BenchmarkGroup<'c, WallTime>);
+/// A criterion group of slow work: ten samples, as many iterations each as fit into five seconds.
+pub struct Group<'c> {
+    group: BenchmarkGroup<'c, WallTime>,
+    name: String,
+}
 
 impl<'c> Group<'c> {
     /// Opens the group `name`.
@@ -22,15 +26,22 @@ impl<'c> Group<'c> {
         let mut group = criterion.benchmark_group(name);
         group.sample_size(10).sampling_mode(SamplingMode::Flat);
         group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(5));
-        Self(group)
+        Self { group, name: name.into() }
+    }
+
+    /// Whether the command line asks for `case`: it names no part of `group/case`, or this one.
+    pub fn wants(&self, case: &str) -> bool {
+        let name = format!("{}/{case}", self.name);
+        let mut filters = env::args().skip(1).filter(|arg| !arg.starts_with('-')).peekable();
+        filters.peek().is_none() || filters.any(|filter| name.contains(&filter))
     }
 
     /// Times `work`, which handles `elements` of something; returns the median seconds, or `None` where the command
     /// line's filter leaves it out.
     pub fn time(&mut self, case: &str, elements: u64, mut work: impl FnMut()) -> Option<f64> {
         let seconds = RefCell::new(Vec::new());
-        self.0.throughput(Throughput::Elements(elements));
-        self.0.bench_function(BenchmarkId::from_parameter(case), |bencher| {
+        self.group.throughput(Throughput::Elements(elements));
+        self.group.bench_function(BenchmarkId::from_parameter(case), |bencher| {
             bencher.iter_custom(|iterations| {
                 let start = Instant::now();
                 (0..iterations).for_each(|_| work());
@@ -41,6 +52,19 @@ impl<'c> Group<'c> {
         });
         let seconds = seconds.into_inner();
         (!seconds.is_empty()).then(|| median(seconds))
+    }
+
+    /// As [`time`](Self::time), for work of several seconds: three runs and no statistics, where criterion would take ten
+    /// at least.
+    pub fn time_long(&self, case: &str, mut work: impl FnMut()) -> Option<f64> {
+        let mut once = |_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64()
+        };
+        let seconds = self.wants(case).then(|| median((0..3).map(&mut once).collect()))?;
+        println!("{}/{case}: {seconds:.2} s, median of three", self.name);
+        Some(seconds)
     }
 }
 

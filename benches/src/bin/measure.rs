@@ -36,7 +36,7 @@ fn tables() -> Result<()> {
     );
     println!("|---|---|---|---|---|---|---|");
     for tokens in LENGTHS {
-        let compress = child("compress", tokens)?;
+        let compress = child("compress", tokens, 1)?;
         let row = format!(
             "| {tokens} | {} | {} | {} |",
             number(&compress, "per_second"),
@@ -47,7 +47,7 @@ fn tables() -> Result<()> {
             println!("{row} - | - | - |");
             continue;
         }
-        let text = child("text", tokens)?;
+        let text = child("text", tokens, 1)?;
         let (prefill, decode) = (number(&text, "per_second"), number(&text, "decode_per_second"));
         println!("{row} {prefill} | {decode} | {} |", megabytes(&text));
     }
@@ -57,7 +57,7 @@ fn tables() -> Result<()> {
     );
     println!("|---|---|---|---|---|---|");
     for tokens in ANSWERED {
-        let answer = child("answer", tokens)?;
+        let answer = child("answer", tokens, 3)?;
         println!(
             "| {tokens} | {:.2} | {} | {:.2} | {} | {:.2} |",
             answer["seconds"].as_f64().unwrap_or(f64::NAN),
@@ -78,9 +78,9 @@ fn megabytes(report: &Value) -> String {
     report["peak_rss_bytes"].as_u64().map_or("-".into(), |bytes| format!("{} MB", bytes / 1_000_000))
 }
 
-fn child(case: &str, tokens: usize) -> Result<Value> {
+fn child(case: &str, tokens: usize, runs: usize) -> Result<Value> {
     eprintln!("{case}, {tokens} tokens ...");
-    let output = Command::new(env::current_exe()?).args([case, &tokens.to_string()]).output()?;
+    let output = Command::new(env::current_exe()?).args([case, &tokens.to_string(), &runs.to_string()]).output()?;
     if !output.status.success() {
         return Err(format!("{case} {tokens}: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
@@ -100,7 +100,7 @@ fn print(case: &str, tokens: usize, runs: usize) -> Result<()> {
 fn run(subject: &Subject, case: &str, tokens: usize, runs: usize) -> Result<Value> {
     let rate = |count: usize, seconds: f64| json!({"seconds": seconds, "per_second": count as f64 / seconds});
     let mut ids = Vec::new();
-    if case != "finetune" {
+    if !case.starts_with("finetune") {
         ids = subject.document(tokens)?;
     }
     Ok(match case {
@@ -110,13 +110,20 @@ fn run(subject: &Subject, case: &str, tokens: usize, runs: usize) -> Result<Valu
             let seconds = time(runs, || subject.compress(&ids).map(|softprompt| rows = softprompt.dims()[0]))?;
             let mut report = rate(tokens, seconds);
             report["summary_vectors"] = json!(rows);
+            report["operations"] = json!(subject.compress_operations(tokens));
             report
         }
-        "prefill" => rate(tokens, time(runs, || subject.prefill(&ids).map(drop))?),
+        "prefill" => {
+            let mut report = rate(tokens, time(runs, || subject.prefill(&ids).map(drop))?);
+            report["operations"] = json!(subject.prefill_operations(tokens));
+            report
+        }
         "decode" => {
             let mut cache = subject.prefill(&ids)?;
             let mut steps = || (0..STEPS).try_for_each(|_| subject.decode(&mut cache));
-            rate(STEPS, time(runs, &mut steps)?)
+            let mut report = rate(STEPS, time(runs, &mut steps)?);
+            report["bytes"] = json!(STEPS as f64 * subject.step_bytes(tokens));
+            report
         }
         "text" => {
             let (prefill, decode, steps) = subject.answer(&Prompt::new().text(&ids))?;
@@ -128,7 +135,7 @@ fn run(subject: &Subject, case: &str, tokens: usize, runs: usize) -> Result<Valu
             let summaries = subject.behind_summaries(subject.compress(&ids)?);
             let text = subject.behind_text(&ids);
             let seconds = |prompt: &Prompt| subject.answer(prompt).map(|(prefill, decode, _)| prefill + decode);
-            let turns = alternate(runs.max(3), || seconds(&summaries), || seconds(&text))?;
+            let turns = alternate(runs, || seconds(&summaries), || seconds(&text))?;
             json!({
                 "seconds": turns.first, "summaries_positions": summaries.positions(),
                 "text_seconds": turns.second, "text_positions": text.positions(), "ratio": turns.ratio,
@@ -138,13 +145,25 @@ fn run(subject: &Subject, case: &str, tokens: usize, runs: usize) -> Result<Valu
             let device = subject.decoder().device();
             json!({
                 "bandwidth": limit::bandwidth_of(device),
-                "product_flops": limit::product_rate(WeightType::Bf16, device),
+                "product_flops": subject.product_rate(),
             })
         }
         // The number given is that of the summary vectors.
-        "finetune" => rate(tokens + 200, time(runs + 1, subject.finetuning(tokens, 150, 50)?)?),
+        "finetune" => {
+            let mut report = rate(tokens + 200, warm(runs, subject.finetuning(tokens, 150, 50)?)?);
+            report["operations"] = json!(subject.finetuning_operations(tokens + 200));
+            report
+        }
+        // The number given is that of the tokens of text, in front of the same question and answer.
+        "finetune-text" => rate(tokens + 200, time(runs, subject.finetuning(0, tokens + 150, 50)?)?),
         other => return Err(format!("unknown case {other}").into()),
     })
+}
+
+/// As [`time`], behind a run that does not count: the first step packs weights for the way back.
+fn warm(runs: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    work()?;
+    time(runs, work)
 }
 
 /// The median seconds of a number of runs.

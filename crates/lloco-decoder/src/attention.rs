@@ -70,6 +70,11 @@ impl Attention {
         })
     }
 
+    /// The four projections.
+    pub(crate) fn projections(&self) -> [&Linear; 4] {
+        [&self.query, &self.key, &self.value, &self.output]
+    }
+
     /// `x` `[batch, seq, hidden]` -> `[batch, rows, hidden]`.
     pub(crate) fn forward(&self, x: Tensor<3>, context: &Context, cache: Option<&mut LayerCache>) -> Tensor<3> {
         let [batch, seq, _] = x.dims();

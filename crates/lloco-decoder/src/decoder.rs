@@ -9,7 +9,7 @@ use burn::{
 use crate::kernels;
 use crate::{
     Checkpoint, DecoderConfig, Error, KvCache, LinearAdapter, NoAdapter, Packing, Part, Prompt, Result, SavedModule,
-    WeightType, attention::Context, layer::Layer, ops, rope::RopeTables, weight::Weight,
+    WeightType, attention::Context, layer::Layer, linear::Linear, ops, rope::RopeTables, weight::Weight,
 };
 
 /// A LLaMA-family language model. Its weights never change; adapters do the learning.
@@ -142,6 +142,11 @@ impl Decoder {
     /// The float type of keys and values in a cache.
     pub(crate) fn cache_dtype(&self) -> FloatDType {
         self.cache_dtype
+    }
+
+    /// The matrices that one decoded token is multiplied with: those of the layers, then the output head.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Weight> {
+        self.layers.iter().flat_map(Layer::projections).map(Linear::weight).chain([&self.lm_head])
     }
 
     /// Looks token ids up: `[1, ids.len(), hidden]`.

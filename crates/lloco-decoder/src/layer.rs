@@ -59,6 +59,11 @@ impl Layer {
         })
     }
 
+    /// The seven projections.
+    pub(crate) fn projections(&self) -> impl Iterator<Item = &Linear> {
+        self.attention.projections().into_iter().chain([&self.mlp.gate, &self.mlp.up, &self.mlp.down])
+    }
+
     /// `x` `[batch, seq, hidden]` -> the newest `context.rows` rows, `[batch, rows, hidden]`.
     pub(crate) fn forward(&self, x: Tensor<3>, context: &Context, cache: Option<&mut LayerCache>) -> Tensor<3> {
         let first = x.dims()[1] - context.rows;

@@ -29,6 +29,11 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// The matrix.
+    pub(crate) fn weight(&self) -> &Weight {
+        &self.weight
+    }
+
     /// `x` `[batch, seq, in]` -> `[batch, seq, out]`.
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let y = self.weight.product(x);

@@ -1,8 +1,30 @@
 //! The kernels that benches time alone. Not part of the public interface: it may change at any time.
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{DType, Device, Distribution, Tensor};
 
-use crate::{Error, Result, WeightType, ops, weight::Weight};
+use crate::{Decoder, Error, Result, WeightType, ops, weight::Weight};
+
+/// How a decoder holds what a decoded token has to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    /// Bytes of the projections of all layers and of the output head.
+    pub weights: usize,
+    /// The type of the layers' weights; of the first matrix, where they differ.
+    pub kind: WeightType,
+    /// Bytes of one number in a KV cache.
+    pub cached: usize,
+}
+
+impl Held {
+    /// What `decoder` holds, before any training has made transposed copies.
+    pub fn by(decoder: &Decoder) -> Self {
+        Self {
+            weights: decoder.matrices().map(Weight::bytes).sum(),
+            kind: decoder.matrices().next().map_or(WeightType::F32, Weight::kind),
+            cached: DType::from(decoder.cache_dtype()).size(),
+        }
+    }
+}
 
 /// A frozen projection of random weights.
 #[derive(Debug)]

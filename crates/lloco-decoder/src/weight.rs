@@ -1,6 +1,6 @@
 //! A frozen matrix, in the type that was asked for.
 
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData, activation::log_softmax};
 
 use crate::{Checkpoint, Error, Result, WeightType, ops};
 #[cfg(feature = "flex")]
@@ -88,6 +88,25 @@ impl Weight {
             Self::Dense(weight) => weight.dims()[0],
             #[cfg(feature = "flex")]
             Self::Packed(weight) => weight.shape()[0],
+        }
+    }
+
+    /// Bytes of the numbers.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(weight) => weight.shape().num_elements() * weight.dtype().size(),
+            #[cfg(feature = "flex")]
+            Self::Packed(weight) => weight.bytes(),
+        }
+    }
+
+    /// The type of the numbers.
+    pub(crate) fn kind(&self) -> WeightType {
+        match self {
+            Self::Dense(weight) if weight.dtype() == DType::BF16 => WeightType::Bf16,
+            Self::Dense(_) => WeightType::F32,
+            #[cfg(feature = "flex")]
+            Self::Packed(weight) => weight.kind(),
         }
     }
 

@@ -7,7 +7,7 @@
 use super::blocks::{self, BLOCK, Bytes, Nibbles, Stored};
 use super::cpu::Isa;
 use super::simd::{LANES, PairUnit, Simd};
-use crate::gguf::BlockType;
+use crate::{WeightType, gguf::BlockType};
 use bytemuck::Zeroable;
 use half::bf16;
 use rayon::prelude::*;
@@ -209,7 +209,6 @@ impl PackedLinear {
     }
 
     /// Bytes held, the transposed copy included once it exists.
-    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         let own = match &self.0.panels {
             Panels::Bf16(units) => size_of_val(units.as_slice()),
@@ -218,6 +217,16 @@ impl PackedLinear {
             Panels::Q4(blocks, _) => size_of_val(blocks.as_slice()),
         };
         own + self.0.transposed.get().map_or(0, Self::bytes)
+    }
+
+    /// The type of the packed numbers.
+    pub(crate) fn kind(&self) -> WeightType {
+        match &self.0.panels {
+            Panels::Bf16(_) => WeightType::Bf16,
+            Panels::F32(_) => WeightType::F32,
+            Panels::Int8(_) => WeightType::Int8,
+            Panels::Q4(_) => WeightType::Q4,
+        }
     }
 
     /// The packed numbers.
