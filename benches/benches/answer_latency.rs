@@ -25,7 +25,9 @@ fn answer_latency(criterion: &mut Criterion) {
         }
         let ids = subject.document(tokens.min(longest)).unwrap();
         let (summaries, text) = (subject.behind_summaries(subject.compress(&ids).unwrap()), subject.behind_text(&ids));
-        group.time(&case, 32, || drop(seconds(&summaries).unwrap()));
+        group.time(&case, 32, || {
+            seconds(&summaries).unwrap();
+        });
         // Seconds each way below 8k; minutes there.
         let pairs = if tokens < 8192 { 3 } else { 1 };
         let turns = alternate(pairs, || seconds(&summaries), || seconds(&text)).unwrap();
@@ -41,7 +43,10 @@ fn answer_latency(criterion: &mut Criterion) {
     }
     for tokens in [32_768, 122_880] {
         let summaries = subject.behind_summaries(subject.summaries(tokens));
-        if group.time_long(&format!("{tokens} tokens"), || drop(seconds(&summaries).unwrap())).is_some() {
+        let work = || {
+            seconds(&summaries).unwrap();
+        };
+        if group.time_long(&format!("{tokens} tokens"), work).is_some() {
             println!(
                 "{tokens} tokens: answered from {} positions; the window ends before the text",
                 summaries.positions()

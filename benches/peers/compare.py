@@ -6,13 +6,13 @@
 
 One round runs each program once on each case, one after the other, each in a process of its own. Figures are medians
 over the rounds; a ratio is the median over the rounds too, above 1 where lloco is faster. A program that took more than
-a minute and a half on a case does not run it again.
+a minute and a half on a case does not run it again; a run that other work disturbed is repeated once.
 
 It takes an hour. `--figures FILE.json` keeps every figure, and `--only CASE` measures one case and leaves the others as
 they are in that file; `--only none` measures nothing. `--page` puts the tables between the two marks of that page.
 """
 
-import argparse, json, os, subprocess, sys, tempfile, time
+import argparse, json, os, resource, subprocess, sys, tempfile, time
 
 from tables import page
 
@@ -24,15 +24,25 @@ CASES = [("prefill", 512), ("prefill", 1536), ("prefill", 4096), ("decode", 64),
          ("compress", 6144), ("finetune", 300)]
 # What lloco does alone: limits of the machine, the paper's two claims, and memory.
 ALONE = [("limits", 1), ("answer", 7936), ("finetune-text", 9216), ("memory", 1536), ("memory", 122880)]
-SLOW = 90
+# Seconds after which a program does not run a case again, and the share of the machine that others may take.
+SLOW, DISTURBED = 90, 0.1
 
 
-def programs(args):
+def programs(args, folder):
     python = os.path.join(HERE, ".venv", "bin", "python")
+
+    def weights(dtype):
+        """The GGUF's weights as PyTorch loads them quickest."""
+        path = os.path.join(folder, dtype)
+        if not os.path.exists(path):
+            subprocess.run([python, os.path.join(HERE, "pytorch.py"), args.gguf, "save", "0", path, "--dtype", dtype],
+                           check=True, capture_output=True)
+        return path
+
     threads = ["--threads", str(args.threads)]
     measure = os.path.join(TARGET, "release", "measure")
     candle = os.path.join(HERE, "candle", "target", "release", "candle-peer")
-    torch = lambda dtype: lambda case, tokens, ids: [python, os.path.join(HERE, "pytorch.py"), args.gguf, case,
+    torch = lambda dtype: lambda case, tokens, ids: [python, os.path.join(HERE, "pytorch.py"), weights(dtype), case,
                                                      str(tokens), ids, args.runs, "--dtype", dtype, *threads]
     # Memory is that of compression.
     found = {"lloco": lambda case, tokens, ids: [measure, case.replace("memory", "compress"), str(tokens), args.runs]}
@@ -48,10 +58,38 @@ def programs(args):
 
 
 def run(command, environment):
+    """The line of JSON that a command prints, and `others`, the share of the machine that other programs took."""
+    before, own, start = busy(), children(), time.monotonic()
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode != 0:
         sys.exit(f"{' '.join(command)}:\n{result.stderr[-2000:]}")
-    return json.loads(result.stdout.strip().splitlines()[-1])
+    others = (busy() - before) - (children() - own)
+    report = json.loads(result.stdout.strip().splitlines()[-1])
+    return dict(report, others=max(0, others) / (os.cpu_count() * (time.monotonic() - start)))
+
+
+def busy():
+    """Seconds that all cores together have worked; 0 where the system does not tell."""
+    try:
+        with open("/proc/stat") as file:
+            user, nice, system, _, _, *interrupts = map(int, file.readline().split()[1:8])
+    except OSError:
+        return 0
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
+def children():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def undisturbed(command, environment):
+    """The run that others disturbed least: the first with less than a tenth of the machine gone, of two at most."""
+    first = run(command, environment)
+    if first["others"] < DISTURBED:
+        return first
+    print(f"  others took {first['others']:.0%} of the machine: again", file=sys.stderr)
+    return min(first, run(command, environment), key=lambda report: report["others"])
 
 
 def measured(args, found, case, tokens, ids, environment):
@@ -64,7 +102,7 @@ def measured(args, found, case, tokens, ids, environment):
                 continue
             print(f"{case} {tokens}, round {turn + 1}: {name}", file=sys.stderr)
             start = time.monotonic()
-            figures.setdefault(name, []).append(run(command, environment))
+            figures.setdefault(name, []).append(undisturbed(command, environment))
             if time.monotonic() - start > SLOW:
                 slow.add(name)
     return figures
@@ -79,23 +117,26 @@ def main():
     parser.add_argument("--only", action="append", help="a case, such as prefill or prefill:512; may be repeated")
     parser.add_argument("--programs", action="append", help="a program; may be repeated")
     parser.add_argument("--figures", help="a file that keeps every figure")
+    parser.add_argument("--folder", help="a directory that keeps the weights for PyTorch")
     parser.add_argument("--page", help="a page to put the tables into")
     args = parser.parse_args()
     environment = dict(os.environ, LLOCO_MODEL=args.gguf, RAYON_NUM_THREADS=str(args.threads),
                        OMP_NUM_THREADS=str(args.threads), TOKENIZERS_PARALLELISM="false")
-    found = {name: command for name, command in programs(args).items() if args.programs is None or name in args.programs}
     figures = {}
     if args.figures and os.path.exists(args.figures):
         with open(args.figures) as file:
             figures = {(entry["case"], entry["tokens"]): entry["programs"] for entry in json.load(file)}
     with tempfile.TemporaryDirectory() as folder:
+        folder = args.folder or folder
+        found = programs(args, folder)
         ids = os.path.join(folder, "ids.json")
         with open(ids, "w") as file:
             json.dump(run([os.path.join(TARGET, "release", "measure"), "ids", "8000"], environment), file)
         for case, tokens in CASES + ALONE:
             if args.only is not None and case not in args.only and f"{case}:{tokens}" not in args.only:
                 continue
-            asked = {"lloco": found["lloco"]} if (case, tokens) in ALONE else found
+            asked = {name: command for name, command in found.items()
+                     if name in (args.programs or found) and (name == "lloco" or (case, tokens) in CASES)}
             figures.setdefault((case, tokens), {}).update(measured(args, asked, case, tokens, ids, environment))
             if args.figures:
                 with open(args.figures, "w") as file:

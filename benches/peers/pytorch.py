@@ -1,11 +1,11 @@
 """The cases of `measure`, in PyTorch: pytorch.py MODEL CASE TOKENS IDS.json [RUNS] [--dtype f32|bf16] [--device cuda]
 
-Same weights (a GGUF file, dequantised; or random:CONFIG.json for random ones), same token ids ("-": of no meaning).
-transformers does the model with scaled_dot_product_attention, peft the adapter. Prints one line of JSON. The peak memory
+Same weights (a GGUF file, dequantised; random:CONFIG.json for random ones; or a directory, which `pytorch.py GGUF save 0
+DIRECTORY` makes of a GGUF file, to start quicker), same token ids ("-": of no meaning). transformers does the model with scaled_dot_product_attention, peft the adapter. Prints one line of JSON. The peak memory
 is that of the work and the model, without the copies that dequantising needed.
 """
 
-import argparse, gc, json, resource, statistics, time
+import argparse, ctypes, gc, json, os, resource, statistics, time
 
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
@@ -19,6 +19,8 @@ def load(path, dtype, device):
         torch.set_default_dtype(dtype)
         with torch.device(device):
             return LlamaForCausalLM(LlamaConfig(**shape, attn_implementation="sdpa")).eval()
+    if os.path.isdir(path):
+        return LlamaForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa").to(device).eval()
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
@@ -51,7 +53,9 @@ def load(path, dtype, device):
             name = {"token_embd": "model.embed_tokens.weight", "output_norm": "model.norm.weight"}[parts[0]]
         weights[name] = values
     model = LlamaForCausalLM(config).eval()
-    model.load_state_dict(weights, strict=False)
+    missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
+    if set(missing) - {"lm_head.weight"} or unexpected:
+        raise SystemExit(f"{path}: missing {missing}, unexpected {unexpected}")
     model.tie_weights()
     return model.to(device, dtype)
 
@@ -76,11 +80,20 @@ def prefill(model, ids):
     return cache
 
 
+def filled(model, past):
+    """A cache of `past` positions. Their values do not matter to the time, and a prefill takes minutes in bf16."""
+    cache, config = DynamicCache(), model.config
+    shape = (1, config.num_key_value_heads, past, config.head_dim)
+    for layer in range(config.num_hidden_layers):
+        cache.update(*(torch.randn(shape, dtype=model.dtype, device=model.device) for _ in range(2)), layer)
+    return cache
+
+
 @torch.no_grad()
-def decode(model, cache, ids, past):
+def decode(model, cache, ids):
     for _ in range(STEPS):
         model(torch.tensor([ids[:1]], device=model.device), past_key_values=cache, use_cache=True)
-        cache.crop(past)
+        cache.crop(-1)
 
 
 def finetuning(model, vectors, ids):
@@ -109,9 +122,10 @@ def forget_peak():
     """From here on counts the peak anew, where the system can."""
     gc.collect()
     try:
+        ctypes.CDLL(None).malloc_trim(0)
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
-    except OSError:
+    except (AttributeError, OSError):
         pass
 
 
@@ -126,7 +140,7 @@ def peak():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("case", choices=["compress", "prefill", "decode", "finetune"])
+    parser.add_argument("case", choices=["compress", "prefill", "decode", "finetune", "save"])
     parser.add_argument("tokens", type=int)
     parser.add_argument("ids")
     parser.add_argument("runs", type=int, nargs="?", default=1)
@@ -137,6 +151,8 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     model = load(args.model, torch.float32 if args.dtype == "f32" else torch.bfloat16, args.device)
+    if args.case == "save":
+        return model.save_pretrained(args.ids)
     forget_peak()
     if args.ids == "-":
         ids = [i * 2654435761 % model.config.vocab_size for i in range(max(args.tokens, 200))]
@@ -148,8 +164,9 @@ def main():
     elif args.case == "prefill":
         work = lambda: prefill(model, ids[:args.tokens])
     elif args.case == "decode":
-        cache = prefill(model, ids[:args.tokens])
-        work, count = lambda: decode(model, cache, ids, args.tokens), STEPS
+        cache = filled(model, args.tokens)
+        decode(model, cache, ids)
+        work, count = lambda: decode(model, cache, ids), STEPS
     else:
         work, count = finetuning(model, args.tokens, ids), args.tokens + 200
         # The first step does not count.
