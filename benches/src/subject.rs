@@ -3,10 +3,14 @@
 use std::{env, error::Error, sync::Arc, time::Instant};
 
 use lloco_core::{
-    AutoCompressor, Checkpoint, ContextEncoder as _, Decoder, EncoderConfig, EncoderOptions, GenerateConfig, KvCache, LoraConfig,
-    ModelSource, NoAdapter, Pass, Prompt, Tokenizer, WeightType, dataset, device,
+    AutoCompressor, Checkpoint, ContextEncoder as _, Decoder, EncoderConfig, EncoderOptions, GenerateConfig, KvCache,
+    LoraConfig, ModelSource, NoAdapter, Pass, Prompt, Tokenizer, WeightType, dataset, device,
 };
-use lloco_decoder::{DecoderConfig, burn::tensor::{Tensor, TensorData}, measured::Held};
+use lloco_decoder::{
+    DecoderConfig,
+    burn::tensor::{Tensor, TensorData},
+    measured::Held,
+};
 use lloco_lora::{
     Adapter, Example, SummaryVectors,
     finetune::{AdamW, batch_gradients},
