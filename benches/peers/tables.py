@@ -12,11 +12,14 @@ def median(runs, field):
 
 
 def ratio(figures, case, name):
-    """How many times faster lloco is; None where the program has no figure."""
+    """How many times faster lloco is, the median over the rounds; None where the program has no figure."""
     by_name = figures.get(case, {})
     if name not in by_name or "lloco" not in by_name:
         return None
-    return statistics.median(other["seconds"] / own["seconds"] for other, own in zip(by_name[name], by_name["lloco"]))
+    others, own = by_name[name], by_name["lloco"]
+    if len(others) != len(own):
+        return median(others, "seconds") / median(own, "seconds")
+    return statistics.median(other["seconds"] / own["seconds"] for other, own in zip(others, own))
 
 
 def title(case):

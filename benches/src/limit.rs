@@ -3,7 +3,7 @@
 use std::{hint::black_box, sync::OnceLock, time::Instant};
 
 use burn::tensor::{Device, Distribution, Tensor};
-use lloco_decoder::{WeightType, measured::Projection};
+use lloco_decoder::{Decoder, WeightType, measured::Projection};
 use rayon::prelude::*;
 
 /// Bytes a second that `device` moves to and from its memory.
@@ -36,12 +36,26 @@ fn bandwidth() -> f64 {
 /// Floating-point operations a second that the linear kernel reaches alone, at a shape that suits it, for weights of
 /// one type.
 pub fn product_rate(weights: WeightType, device: &Device) -> f64 {
-    // On a GPU, large enough to fill it.
-    let (rows, width) = if device == &Device::flex() { (1024, 1536) } else { (8192, 8192) };
-    let Ok(projection) = Projection::random(width, width, weights, device) else { return f64::NAN };
+    let width = width(device);
+    Projection::random(width, width, weights, device).map_or(f64::NAN, |weights| rate(&weights, device))
+}
+
+/// As [`product_rate`], for weights held as a decoder holds its own.
+pub fn product_rate_of(decoder: &Decoder) -> f64 {
+    let (device, width) = (decoder.device(), width(decoder.device()));
+    Projection::as_in(decoder, width, width).map_or(f64::NAN, |weights| rate(&weights, device))
+}
+
+/// Inputs and outputs that suit the kernel; on a GPU, enough to fill it.
+fn width(device: &Device) -> usize {
+    if device == &Device::flex() { 1536 } else { 8192 }
+}
+
+fn rate(weights: &Projection, device: &Device) -> f64 {
+    let (rows, width) = if device == &Device::flex() { (1024, width(device)) } else { (8192, width(device)) };
     let x = Tensor::<3>::random([1, rows, width], Distribution::Default, device);
     best(10, || {
-        wait(projection.forward(x.clone()));
+        wait(weights.forward(x.clone()));
         (2 * rows * width * width) as f64
     })
 }

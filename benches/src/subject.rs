@@ -9,7 +9,7 @@ use lloco_core::{
 use lloco_decoder::{
     DecoderConfig,
     burn::tensor::{Tensor, TensorData},
-    measured::Held,
+    measured,
 };
 use lloco_lora::{
     Adapter, Example, SummaryVectors,
@@ -18,7 +18,7 @@ use lloco_lora::{
 
 use crate::{
     Cost,
-    limit::{product_rate, wait},
+    limit::{product_rate_of, wait},
 };
 
 /// Whatever went wrong.
@@ -37,7 +37,8 @@ pub struct Subject {
     /// Random weights have none; their documents are token ids of no meaning.
     tokenizer: Option<Tokenizer>,
     question: Vec<u32>,
-    held: Held,
+    /// Bytes of the weights that a decoded token reads.
+    weight_bytes: usize,
 }
 
 impl Subject {
@@ -61,13 +62,13 @@ impl Subject {
         };
         let device = device(&env::var("LLOCO_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
         let decoder = Arc::new(Decoder::load(&checkpoint, weights()?, &device)?);
-        let held = Held::by(&decoder);
+        let weight_bytes = measured::weight_bytes(&decoder);
         let encoder = AutoCompressor::load(&checkpoint, decoder, &EncoderOptions::default())?;
         let question = match &tokenizer {
             Some(tokenizer) => tokenizer.encode("\nQuestion: Which firm got the contract?\nAnswer:")?,
             None => (3..15).collect(),
         };
-        Ok(Self { encoder, tokenizer, question, held })
+        Ok(Self { encoder, tokenizer, question, weight_bytes })
     }
 
     /// The first `tokens` token ids of a generated archive of reports.
@@ -104,12 +105,12 @@ impl Subject {
 
     /// Bytes that one decoding step behind `past` positions has to move.
     pub fn step_bytes(&self, past: usize) -> f64 {
-        self.held.weights as f64 + self.cost().cached(past) * self.held.cached as f64
+        self.weight_bytes as f64 + self.cost().cached(past) * measured::cached_bytes(self.decoder()) as f64
     }
 
     /// Operations a second that the linear kernel reaches alone with weights of the model's type.
     pub fn product_rate(&self) -> f64 {
-        product_rate(self.held.kind, self.decoder().device())
+        product_rate_of(self.decoder())
     }
 
     /// Floating-point operations to compress `tokens` tokens. Each segment is read with its summary tokens and the newest

@@ -4,26 +4,14 @@ use burn::tensor::{DType, Device, Distribution, Tensor};
 
 use crate::{Decoder, Error, Result, WeightType, ops, weight::Weight};
 
-/// How a decoder holds what a decoded token has to read.
-#[derive(Debug, Clone, Copy)]
-pub struct Held {
-    /// Bytes of the projections of all layers and of the output head.
-    pub weights: usize,
-    /// The type of the layers' weights; of the first matrix, where they differ.
-    pub kind: WeightType,
-    /// Bytes of one number in a KV cache.
-    pub cached: usize,
+/// Bytes that a decoded token reads: the projections of all layers and the output head. Training adds transposed copies.
+pub fn weight_bytes(decoder: &Decoder) -> usize {
+    decoder.matrices().map(Weight::bytes).sum()
 }
 
-impl Held {
-    /// What `decoder` holds, before any training has made transposed copies.
-    pub fn by(decoder: &Decoder) -> Self {
-        Self {
-            weights: decoder.matrices().map(Weight::bytes).sum(),
-            kind: decoder.matrices().next().map_or(WeightType::F32, Weight::kind),
-            cached: DType::from(decoder.cache_dtype()).size(),
-        }
-    }
+/// Bytes of one number in a KV cache.
+pub fn cached_bytes(decoder: &Decoder) -> usize {
+    DType::from(decoder.cache_dtype()).size()
 }
 
 /// A frozen projection of random weights.
@@ -36,16 +24,32 @@ impl Projection {
     /// # Errors
     /// For weights that the device does not compute with.
     pub fn random(rows: usize, columns: usize, weights: WeightType, device: &Device) -> Result<Self> {
-        let values = Tensor::<2>::random([rows, columns], Distribution::Normal(0.0, 0.02), device).into_data();
-        let weight = Weight::new(values.iter::<f32>().collect(), [rows, columns], weights, device)?;
+        Self::new(Weight::new(values(rows, columns, device), [rows, columns], weights, device)?)
+    }
+
+    /// Weights `[rows, columns]`, held as the decoder's first matrix is.
+    ///
+    /// # Errors
+    /// For a decoder without layers.
+    pub fn as_in(decoder: &Decoder, rows: usize, columns: usize) -> Result<Self> {
+        let values = values(rows, columns, decoder.device());
+        Self::new(decoder.matrices().next().and_then(|first| first.alike(values, [rows, columns])))
+    }
+
+    fn new(weight: Option<Weight>) -> Result<Self> {
         let mismatch = || Error::Mismatch { what: "random weights", expected: "finite".into(), found: "others".into() };
-        Ok(Self(weight.ok_or_else(mismatch)?))
+        weight.map(Self).ok_or_else(mismatch)
     }
 
     /// `x` `[batch, seq, columns]` -> `[batch, seq, rows]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         self.0.product(x)
     }
+}
+
+fn values(rows: usize, columns: usize, device: &Device) -> Vec<f32> {
+    let values = Tensor::<2>::random([rows, columns], Distribution::Normal(0.0, 0.02), device);
+    values.into_data().iter::<f32>().collect()
 }
 
 /// Causal grouped-query attention: `q` `[batch, seq_q, heads, dim]`, `k` and `v` `[batch, kv_heads, seq_k, dim]` ->

@@ -1,6 +1,6 @@
 //! A frozen matrix, in the type that was asked for.
 
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData, activation::log_softmax};
 
 use crate::{Checkpoint, Error, Result, WeightType, ops};
 #[cfg(feature = "flex")]
@@ -100,13 +100,15 @@ impl Weight {
         }
     }
 
-    /// The type of the numbers.
-    pub(crate) fn kind(&self) -> WeightType {
+    /// Other numbers `[out, in]`, held as these are.
+    pub(crate) fn alike(&self, values: Vec<f32>, shape: [usize; 2]) -> Option<Self> {
         match self {
-            Self::Dense(weight) if weight.dtype() == DType::BF16 => WeightType::Bf16,
-            Self::Dense(_) => WeightType::F32,
+            Self::Dense(weight) => {
+                let values = Tensor::<2>::from_data(TensorData::new(values, shape), &weight.device());
+                Some(Self::Dense(values.cast(weight.dtype())))
+            }
             #[cfg(feature = "flex")]
-            Self::Packed(weight) => weight.kind(),
+            Self::Packed(weight) => weight.alike(shape[0], shape[1], &values).map(Self::Packed),
         }
     }
 

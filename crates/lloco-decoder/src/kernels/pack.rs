@@ -7,7 +7,7 @@
 use super::blocks::{self, BLOCK, Bytes, Nibbles, Stored};
 use super::cpu::Isa;
 use super::simd::{LANES, PairUnit, Simd};
-use crate::{WeightType, gguf::BlockType};
+use crate::gguf::BlockType;
 use bytemuck::Zeroable;
 use half::bf16;
 use rayon::prelude::*;
@@ -219,13 +219,16 @@ impl PackedLinear {
         own + self.0.transposed.get().map_or(0, Self::bytes)
     }
 
-    /// The type of the packed numbers.
-    pub(crate) fn kind(&self) -> WeightType {
+    /// Other numbers, packed as these are; `None` where the type does not hold them.
+    ///
+    /// # Panics
+    /// If `weight` is not `rows_out * cols_in` long.
+    pub(crate) fn alike(&self, rows_out: usize, cols_in: usize, weight: &[f32]) -> Option<Self> {
         match &self.0.panels {
-            Panels::Bf16(_) => WeightType::Bf16,
-            Panels::F32(_) => WeightType::F32,
-            Panels::Int8(_) => WeightType::Int8,
-            Panels::Q4(_) => WeightType::Q4,
+            Panels::Bf16(_) => Some(Self::bf16(rows_out, cols_in, weight)),
+            Panels::F32(_) => Some(Self::f32(rows_out, cols_in, weight)),
+            Panels::Int8(_) => Self::int8(rows_out, cols_in, weight),
+            Panels::Q4(_, inputs) => Self::q4(rows_out, cols_in, weight, *inputs),
         }
     }
 
