@@ -93,9 +93,11 @@ def undisturbed(command, environment):
     return min(first, run(command, environment), key=lambda report: report["others"])
 
 
-def measured(args, found, case, tokens, ids, environment):
-    """The figures of one case: a list for each program."""
-    figures, slow = {}, set()
+def measure(args, found, case, tokens, ids, environment, figures, keep):
+    """Puts the figures of one case into `figures`: a list for each program."""
+    slow = set()
+    for name in found:
+        figures.pop(name, None)
     for turn in range(args.rounds):
         for name, command in found.items():
             command = name not in slow and command(case, tokens, ids)
@@ -104,9 +106,9 @@ def measured(args, found, case, tokens, ids, environment):
             print(f"{case} {tokens}, round {turn + 1}: {name}", file=sys.stderr)
             start = time.monotonic()
             figures.setdefault(name, []).append(undisturbed(command, environment))
+            keep()
             if time.monotonic() - start > SLOW:
                 slow.add(name)
-    return figures
 
 
 def main():
@@ -127,6 +129,13 @@ def main():
     if args.figures and os.path.exists(args.figures):
         with open(args.figures) as file:
             figures = {(entry["case"], entry["tokens"]): entry["programs"] for entry in json.load(file)}
+
+    def keep():
+        if args.figures:
+            with open(args.figures, "w") as file:
+                json.dump([{"case": case, "tokens": tokens, "programs": programs}
+                           for (case, tokens), programs in figures.items()], file, indent=1)
+
     with tempfile.TemporaryDirectory() as folder:
         folder = args.folder or folder
         found = programs(args, folder)
@@ -138,11 +147,7 @@ def main():
                 continue
             asked = {name: command for name, command in found.items()
                      if name in (args.programs or found) and (name == "lloco" or (case, tokens) in CASES)}
-            figures.setdefault((case, tokens), {}).update(measured(args, asked, case, tokens, ids, environment))
-            if args.figures:
-                with open(args.figures, "w") as file:
-                    json.dump([{"case": case, "tokens": tokens, "programs": programs}
-                               for (case, tokens), programs in figures.items()], file, indent=1)
+            measure(args, asked, case, tokens, ids, environment, figures.setdefault((case, tokens), {}), keep)
     page(figures, [case for case in CASES if case in figures], args)
 
 

@@ -38,7 +38,8 @@ def speeds(figures, cases, names):
                 continue
             once = "" if len(runs) > 1 else " (once)"
             rate = f"{median(runs, 'per_second'):,.1f}{once}"
-            cells.append(rate if name == "lloco" else f"{rate}: **{ratio(figures, case, name):.2f}**")
+            times = ratio(figures, case, name)
+            cells.append(rate if name == "lloco" or times is None else f"{rate}: **{times:.2f}**")
         yield f"| {title(case)} | " + " | ".join(cells) + " |"
 
 

@@ -8,7 +8,7 @@
 use std::{env, process::Command, time::Instant};
 
 use lloco_benches::{Result, Subject, alternate, limit, median, peak_rss};
-use lloco_core::{Prompt, WeightType};
+use lloco_core::Prompt;
 use serde_json::{Value, json};
 
 /// Lengths of the documents, in tokens.
