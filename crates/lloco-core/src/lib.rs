@@ -4,7 +4,8 @@
 //! use lloco_core::{FinetuneConfig, Lloco};
 //!
 //! # fn main() -> lloco_core::Result<()> {
-//! let lloco = Lloco::builder().store("library").build()?;
+//! let compressor = "models/smollm2-135m-lloco"; // of this project's repository, for the default model
+//! let lloco = Lloco::builder().store("library").compressor(compressor).build()?;
 //! lloco.add_files("meetings", "transcripts/**/*.txt")?;
 //! lloco.finetune("meetings", &FinetuneConfig::new("qa.jsonl"))?;
 //! let answer = lloco.ask("Who decided on the budget?")?;
