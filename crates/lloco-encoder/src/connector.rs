@@ -16,8 +16,8 @@ use crate::Result;
 /// of a window's hidden states and `e` that of its tokens' embeddings, less the center of all. A learned score weighs the
 /// tokens of a window in both averages.
 ///
-/// The scores and `W2` start at zero and the center at the mean embedding of the text to learn from: training starts
-/// from what sets a window's embeddings apart, of which the model can read something at once. The published connectors
+/// `W2` starts at zero, the score at how rare a token is, and the center at the mean embedding of the text to learn from:
+/// training starts from what sets a window's embeddings apart, of which the model can read something at once. The published connectors
 /// start from `x`, which points elsewhere than embeddings do (their cosine is near 0 in every layer), and have to learn
 /// the way back first. Without the center, two thirds of the mean of 16 embeddings are the same in every window.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`curriculum`](Curriculum) | which stages are there, and which settings are possible? |
 //! | [`corpus`](Corpus), `sampler`, [`sample`](Sample) | which piece of which document comes when? |
+//! | `start` | what does the text say before the first step? |
 //! | `reading` | what does the model read behind summaries? |
 //! | [`losses`](Losses), `score`, `objective` | what is minimised? |
 //! | `recurrent`, `independent` | how do gradients go back through AutoCompressor, through Pooled? |
@@ -31,6 +32,7 @@ mod recurrent;
 mod sample;
 mod sampler;
 mod score;
+mod start;
 #[cfg(test)]
 mod tests;
 mod trainer;

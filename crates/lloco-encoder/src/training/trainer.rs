@@ -8,10 +8,7 @@ use std::{
     time::Instant,
 };
 
-use lloco_decoder::{
-    Decoder,
-    burn::tensor::{FloatDType, Tensor},
-};
+use lloco_decoder::Decoder;
 use lloco_lora::{
     TrainConfig,
     finetune::{AdamW, mix},
@@ -26,10 +23,10 @@ use super::{
     evaluate::evaluate,
     losses::{Kind, Tally},
     metrics::Metrics,
-    sample::Sample,
     sampler::Sampler,
+    start::{mean_embedding, rarity_score},
 };
-use crate::{Compressor, Error, Result};
+use crate::{Compressor, Error, Mode, Result};
 
 /// A training run of a compressor.
 ///
@@ -130,11 +127,9 @@ impl<'a> CompressorTrainer<'a> {
         wording: &'a dyn Wording,
     ) -> Result<Self> {
         let Curriculum { mode, encoder, reader, seed, .. } = &curriculum;
-        let mut compressor = Compressor::init(mode.clone(), encoder.clone(), reader.clone(), decoder, base, *seed)?;
-        if let (Some(connector), Some(stage)) = (&mut compressor.weights.connector, curriculum.stages.first()) {
-            let (samples, _) =
-                Sampler { corpus, wording, seed: *seed }.batch(&Stage { batch: 256, ..stage.clone() }, 0)?;
-            connector.center = mean_embedding(decoder, &samples)?;
+        let compressor = Compressor::init(mode.clone(), encoder.clone(), reader.clone(), decoder, base, *seed)?;
+        if let Some(stage) = curriculum.stages.first() {
+            Sampler { corpus, wording, seed: *seed }.batch(&Stage { batch: 1, ..stage.clone() }, 0)?;
         }
         let mut settings = TrainConfig::default();
         settings.beta_1 = curriculum.optimizer.beta_1;
@@ -173,6 +168,9 @@ impl<'a> CompressorTrainer<'a> {
     /// [`Error::NotFinite`] when losses or gradients are no numbers; weights are then as before.
     pub fn step(&mut self) -> Result<CompressorStep> {
         let start = Instant::now();
+        if self.step == 0 {
+            self.begin()?;
+        }
         let Some((index, within)) = self.curriculum.stage_of(self.step) else {
             let (found, expected) = (self.step.to_string(), "a step of the curriculum: all are done".into());
             return Err(Error::InvalidSetting { field: "step", found, expected });
@@ -218,6 +216,20 @@ impl<'a> CompressorTrainer<'a> {
         self.compressor.config.steps = self.step;
         self.drawn = drawn;
         Ok(report)
+    }
+
+    /// Lets the connector start from the text to learn from.
+    fn begin(&mut self) -> Result<()> {
+        let (Mode::Pooled(pooled), Some(stage)) = (&self.curriculum.mode, self.curriculum.stages.first()) else {
+            return Ok(());
+        };
+        let (samples, _) = self.sampler(self.corpus).batch(&Stage { batch: 256, ..stage.clone() }, 0)?;
+        let (center, score) =
+            (mean_embedding(self.decoder, &samples)?, rarity_score(self.decoder, pooled.layers, &samples)?);
+        if let Some(connector) = &mut self.compressor.weights.connector {
+            (connector.center, connector.score) = (center, score);
+        }
+        Ok(())
     }
 
     /// Does the steps that are left, `limit` at most, in the directory `dir`: checkpoints, `metrics.jsonl`,
@@ -307,15 +319,6 @@ impl<'a> CompressorTrainer<'a> {
     fn sampler<'s>(&'s self, corpus: &'s Corpus) -> Sampler<'s> {
         Sampler { corpus, wording: self.wording, seed: self.curriculum.seed }
     }
-}
-
-/// The mean embedding of the samples' tokens, `[1, hidden]`.
-fn mean_embedding(decoder: &Decoder, samples: &[Sample]) -> Result<Tensor<2>> {
-    let mut means = Vec::with_capacity(samples.len());
-    for sample in samples {
-        means.push(decoder.embed(&sample.context)?.cast(FloatDType::F32).mean_dim(1).squeeze_dim::<2>(1));
-    }
-    Ok(Tensor::cat(means, 0).mean_dim(0))
 }
 
 /// The sum of all losses under their weights.
