@@ -1,0 +1,116 @@
+//! Weights in blocks of 32 inputs with a scale each: eight bits (8.5 with the scale), or four (5 with scale and minimum).
+//!
+//! The numbers are those of GGUF's `Q8_0`, `Q4_0` and `Q4_1`, bit for bit; only their order is a panel's.
+
+mod bytes;
+mod nibbles;
+
+use super::simd::{LANES, Simd};
+use bytemuck::Zeroable;
+use rayon::prelude::*;
+
+pub(crate) use bytes::{Bytes, from_q8_0};
+pub(crate) use nibbles::{FineNibbles, Nibbles, from_q4};
+
+/// Inputs of one block.
+pub(crate) const BLOCK: usize = 32;
+
+/// Pairs of inputs of one block.
+const PAIRS: usize = BLOCK / 2;
+
+/// Of one block of `R` rows of x: scales, and sums of the f32 numbers.
+pub(crate) type Parts<'a, const R: usize> = [&'a [f32; R]; 2];
+
+/// A block of sixteen outputs, as it is stored.
+pub(crate) trait Stored: Copy + Send + Sync + Zeroable + 'static {
+    /// Stores 32 weights of one output as well as possible; `false` if one is not finite or beyond an f16 scale.
+    #[must_use]
+    fn quantise(&mut self, output: usize, weights: &[f32; BLOCK]) -> bool;
+    /// Reads one weight.
+    fn get(&self, output: usize, input: usize) -> f32;
+}
+
+/// A block of sixteen outputs, as it is multiplied.
+pub(crate) trait Block32: Copy + Send + Sync + 'static {
+    /// The block with its numbers apart, ready to multiply.
+    type Wide: Copy;
+    /// Neighbouring inputs of x, as integers that suit the weights: two or four.
+    type Unit: Copy + Send + Sync + Zeroable;
+    /// Units of a block.
+    const UNITS: usize;
+    /// The largest such integer.
+    const STEPS: f32;
+
+    /// An empty wide block.
+    fn blank() -> Self::Wide;
+    /// Fills a wide block.
+    fn widen<S: Simd>(&self, s: S, to: &mut Self::Wide);
+    /// The units of 32 numbers within `-STEPS..=STEPS`; any others are cut off, and their scale is NaN.
+    fn units(numbers: &[i32; BLOCK]) -> impl Iterator<Item = Self::Unit>;
+    /// `sums[r] += ` the product of the block with `x[..][r]`, row r's units, whose scales and sums are `parts`.
+    fn multiply<S: Simd, const R: usize>(
+        wide: &Self::Wide,
+        s: S,
+        x: &[[Self::Unit; R]],
+        parts: Parts<R>,
+        sums: &mut [S::F; R],
+    );
+    /// As [`Block32::multiply`], straight from memory.
+    fn multiply_once<S: Simd, const R: usize>(
+        &self,
+        s: S,
+        x: &[[Self::Unit; R]],
+        parts: Parts<R>,
+        sums: &mut [S::F; R],
+    );
+}
+
+/// The sums of a block's products with `R` rows, as 32-bit integers: 32 * 127 * 32767 is far from 2^31.
+#[inline(always)]
+fn dot_pairs<S: Simd, const R: usize>(s: S, numbers: &[[[i16; 2]; LANES]; PAIRS], x: &[[[i16; 2]; R]]) -> [S::I; R] {
+    let x = &x[..PAIRS];
+    let mut dots = [s.zero(); R];
+    for i in 0..PAIRS {
+        let w = s.load_pairs(&numbers[i]);
+        for r in 0..R {
+            dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[i][r]));
+        }
+    }
+    dots
+}
+
+/// Blocks of one panel over `cols` inputs.
+pub(crate) fn panel_len(cols: usize) -> usize {
+    cols.div_ceil(BLOCK)
+}
+
+/// `weight(row, column)` in blocks; `None` if a number is not finite or too large for a scale in f16.
+pub(crate) fn quantise<B: Stored>(
+    rows: usize,
+    cols: usize,
+    weight: impl Fn(usize, usize) -> f32 + Sync,
+) -> Option<Vec<B>> {
+    fill(rows, cols, |block: &mut B, output, row, start| {
+        let mut weights = [0.0; BLOCK];
+        weights.iter_mut().zip(start..cols).for_each(|(to, column)| *to = weight(row, column));
+        block.quantise(output, &weights)
+    })
+}
+
+/// Blocks of all panels, each output of each made by `set(block, output, row, first input)`; `None` if one returned `false`.
+fn fill<B: Stored>(
+    rows: usize,
+    cols: usize,
+    set: impl Fn(&mut B, usize, usize, usize) -> bool + Sync,
+) -> Option<Vec<B>> {
+    let len = panel_len(cols);
+    let mut blocks = vec![B::zeroed(); rows.div_ceil(LANES) * len];
+    let fine = len == 0
+        || blocks.par_chunks_mut(len).enumerate().all(|(p, panel)| {
+            panel.iter_mut().enumerate().all(|(b, block)| {
+                let mut rows = (p * LANES..rows.min((p + 1) * LANES)).enumerate();
+                rows.all(|(output, row)| set(block, output, row, b * BLOCK))
+            })
+        });
+    fine.then_some(blocks)
+}
