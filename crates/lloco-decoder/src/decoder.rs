@@ -205,7 +205,12 @@ impl Decoder {
     ///
     /// # Errors
     /// [`Error::Mismatch`] when input, cache and padding do not fit the model or each other.
-    pub fn forward(&self, input: Tensor<3>, mut pass: Pass<'_>) -> Result<Tensor<3>> {
+    pub fn forward(&self, input: Tensor<3>, pass: Pass<'_>) -> Result<Tensor<3>> {
+        let [batch, seq, _] = input.dims();
+        self.at_once(batch * seq, || self.run(input, pass))
+    }
+
+    fn run(&self, input: Tensor<3>, mut pass: Pass<'_>) -> Result<Tensor<3>> {
         let [batch, seq, width] = input.dims();
         self.check("width of input rows", self.config.hidden_size, width)?;
         if seq == 0 || batch == 0 {
@@ -265,6 +270,17 @@ impl Decoder {
         Ok(ops::rms_norm(x, &self.norm, self.config.rms_norm_eps).cast(FloatDType::F32))
     }
 
+    /// Runs `work` over so many rows. With few of them the kernels' threads are woken once for all of it, not for each
+    /// product: with one row, that would take longer than the product.
+    pub(crate) fn at_once<R: Send>(&self, rows: usize, work: impl FnOnce() -> R + Send) -> R {
+        #[cfg(feature = "flex")]
+        if rows <= FEW && kernels::is_flex(&self.device) {
+            return kernels::ready(work);
+        }
+        let _ = rows;
+        work()
+    }
+
     /// Scores of the next token for each hidden row: `[batch, rows, hidden]` -> f32 `[batch, rows, vocab]`.
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         self.logits_with(hidden, &NoAdapter)
@@ -314,6 +330,10 @@ impl Decoder {
         }
     }
 }
+
+/// Up to so many rows, a pass is short enough to keep all threads for itself.
+#[cfg(feature = "flex")]
+const FEW: usize = 8;
 
 /// Settles [`WeightType::Auto`] where it depends on the device alone.
 fn resolve(weights: WeightType, device: &Device) -> WeightType {

@@ -214,15 +214,10 @@ impl Iterator for Generation<'_> {
     }
 }
 
-/// The scores behind `input`, one vector a sequence. The kernels' threads are entered once, not for each product: with one
-/// row a product, waking them would take longer than the work.
+/// The scores behind `input`, one vector a sequence.
 fn scores(decoder: &Decoder, input: Tensor<3>, pass: Pass<'_>, adapter: &dyn LinearAdapter) -> Result<Vec<Vec<f32>>> {
-    let work = || read_scores(decoder.logits_with(decoder.forward(input, pass)?, adapter));
-    #[cfg(feature = "flex")]
-    if crate::kernels::is_flex(decoder.device()) {
-        return rayon::scope(|_| work());
-    }
-    work()
+    let rows = input.dims()[0] * input.dims()[1];
+    decoder.at_once(rows, || read_scores(decoder.logits_with(decoder.forward(input, pass)?, adapter)))
 }
 
 /// Logits `[batch, 1, vocab]` on the host, one vector a sequence; never empty.

@@ -5,8 +5,9 @@
 
 use super::attention::{Inputs, Sizes, Softmax, Stored, TILE};
 use super::cpu::{Isa, Kernel};
+use super::crew;
+use super::shared::Shared;
 use super::simd::{Block, LANES, Simd};
-use rayon::prelude::*;
 
 /// Most rows (queries times heads of a group) that this way is the faster one for.
 const ROWS: usize = 16;
@@ -26,16 +27,21 @@ pub(crate) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f
     let wanted = (2 * rayon::current_num_threads()).div_ceil(pairs);
     let step = sizes.keys.div_ceil(wanted).max(KEYS).next_multiple_of(TILE);
     let ranges = sizes.keys.div_ceil(step).max(1);
+    let mut partial = vec![Partial::default(); pairs * ranges];
+    let found = Shared::new(&mut partial);
     let task = |t: usize| {
         let (pair, range) = (t / ranges, t % ranges);
         let keys = range * step..sizes.keys.min((range + 1) * step);
-        isa.run(Task { inputs, batch: pair / sizes.kv_heads, kv_head: pair % sizes.kv_heads, keys })
+        let own = isa.run(Task { inputs, batch: pair / sizes.kv_heads, kv_head: pair % sizes.kv_heads, keys });
+        // SAFETY: each task has a number, and a piece, of its own.
+        unsafe { found.piece(t, 1) }.fill(own);
     };
-    let partial: Vec<Partial> = if sizes.keys * pairs <= KEYS {
-        (0..pairs * ranges).map(task).collect()
+    let least = if crew::stands_ready() { KEYS / 8 } else { KEYS };
+    if sizes.keys * pairs <= least {
+        (0..pairs * ranges).for_each(task);
     } else {
-        (0..pairs * ranges).into_par_iter().with_max_len(1).map(task).collect()
-    };
+        crew::each(pairs * ranges, task);
+    }
     let dim = sizes.dim;
     for (pair, ranges) in partial.chunks_exact(ranges).enumerate() {
         let (batch, kv_head) = (pair / sizes.kv_heads, pair % sizes.kv_heads);
@@ -49,6 +55,7 @@ pub(crate) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f
 }
 
 /// What one range of keys contributes to each row.
+#[derive(Clone, Default)]
 struct Partial {
     state: Vec<Softmax>,
     sums: Vec<Block>,

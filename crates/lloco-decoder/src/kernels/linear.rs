@@ -6,11 +6,11 @@
 
 use super::blocks::FineNibbles;
 use super::cpu::{Isa, Kernel};
+use super::crew;
 use super::pack::{Inputs, PackedLinear, Panels, Unit, panel_len};
 use super::shared::Shared;
 use super::simd::{Block, LANES, Simd};
 use super::tile::{Left, Right, Sink, product};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Rows of x that one task keeps in the second-level cache, in bytes.
@@ -76,7 +76,8 @@ impl Cut {
         let panels = n.div_ceil(LANES);
         let row_step = at_once.clamp(1, 480).next_multiple_of(multiple).min(rows);
         let wanted = (4 * rayon::current_num_threads()).div_ceil(rows.div_ceil(row_step));
-        let worth = (row_step * k * n).div_ceil(1 << 18);
+        let least = if crew::stands_ready() { 1 << 15 } else { 1 << 18 };
+        let worth = (row_step * k * n).div_ceil(least);
         let panel_step = panels.div_ceil(wanted.min(worth)).next_multiple_of(4);
         Self { rows, row_step, panels, panel_step }
     }
@@ -88,10 +89,7 @@ impl Cut {
             let (row, panel) = (t / across * self.row_step, t % across * self.panel_step);
             task(row..self.rows.min(row + self.row_step), panel..self.panels.min(panel + self.panel_step));
         };
-        match self.rows.div_ceil(self.row_step) * across {
-            1 => run(0),
-            tasks => (0..tasks).into_par_iter().for_each(run),
-        }
+        crew::each(self.rows.div_ceil(self.row_step) * across, run);
     }
 }
 
