@@ -5,6 +5,7 @@
 
 use super::attention::{Add, Inputs, Set, Stored, TILE, pack_columns, pack_rows};
 use super::cpu::{Isa, Kernel};
+use super::reuse::Buffer;
 use super::shared::Shared;
 use super::simd::{Block, LANES, Simd};
 use super::tile::{Left, Right, product};
@@ -26,20 +27,20 @@ pub(crate) struct Saved<'a> {
 
 /// Gradients: `[batch, queries, heads, dim]` of the queries, `[batch, kv_heads, keys, dim]` of keys and values.
 pub(crate) struct Gradients {
-    pub(crate) q: Vec<f32>,
-    pub(crate) k: Vec<f32>,
-    pub(crate) v: Vec<f32>,
+    pub(crate) q: Buffer,
+    pub(crate) k: Buffer,
+    pub(crate) v: Buffer,
 }
 
 /// The gradients of `inputs`.
 pub(crate) fn attention_backward<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, saved: Saved<'_>) -> Gradients {
     let z = inputs.sizes;
     let each = z.keys * z.dim;
-    let mut q = vec![0.0; z.batch * z.queries * z.heads * z.dim];
+    let mut q = Buffer::zeroed(z.batch * z.queries * z.heads * z.dim);
     assert_eq!((saved.out.len(), saved.grad.len()), (q.len(), q.len()), "{z:?}");
     assert_eq!(saved.lse.len(), z.batch * z.heads * z.queries, "{z:?}");
-    let mut k = vec![0.0; z.batch * z.heads * each];
-    let mut v = vec![0.0; k.len()];
+    let mut k = Buffer::zeroed(z.batch * z.heads * each);
+    let mut v = Buffer::zeroed(k.len());
     if !q.is_empty() && each > 0 {
         let shared = Shared::new(&mut q);
         let heads = k.par_chunks_mut(each).zip(v.par_chunks_mut(each)).enumerate().with_max_len(1);
@@ -51,11 +52,11 @@ pub(crate) fn attention_backward<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, sav
 }
 
 /// The sum over the `group` members of every group, each `each` long.
-fn add_up(parts: Vec<f32>, group: usize, each: usize) -> Vec<f32> {
+fn add_up(parts: Buffer, group: usize, each: usize) -> Buffer {
     if group == 1 || each == 0 {
         return parts;
     }
-    let mut sums = vec![0.0; parts.len() / group];
+    let mut sums = Buffer::zeroed(parts.len() / group);
     sums.par_chunks_exact_mut(each).zip(parts.par_chunks_exact(group * each)).for_each(|(sum, group)| {
         for part in group.chunks_exact(each) {
             sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);

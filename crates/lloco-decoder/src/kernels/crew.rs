@@ -28,15 +28,10 @@ pub(crate) fn each(tasks: usize, work: impl Fn(usize) + Sync) {
     }
 }
 
-/// Whether threads stand ready for this one, so that much smaller tasks are worth handing out.
-pub(crate) fn stands_ready() -> bool {
-    !CREW.get().is_null()
-}
-
 /// Runs `work` with rayon's threads standing ready. For milliseconds: nothing else that uses rayon gets on meanwhile.
 pub(crate) fn ready<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     let threads = rayon::current_num_threads();
-    if threads == 1 || stands_ready() {
+    if threads == 1 || !CREW.get().is_null() {
         return work();
     }
     rayon::scope(|_| {

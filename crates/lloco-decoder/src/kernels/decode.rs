@@ -36,8 +36,7 @@ pub(crate) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f
         // SAFETY: each task has a number, and a piece, of its own.
         unsafe { found.piece(t, 1) }.fill(own);
     };
-    let least = if crew::stands_ready() { KEYS / 8 } else { KEYS };
-    if sizes.keys * pairs <= least {
+    if sizes.keys * pairs <= KEYS {
         (0..pairs * ranges).for_each(task);
     } else {
         crew::each(pairs * ranges, task);

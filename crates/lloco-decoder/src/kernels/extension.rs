@@ -4,6 +4,7 @@ use super::attention::{Inputs, Sizes, View};
 use super::attention_grad::{Saved, attention_backward};
 use super::cpu::Isa;
 use super::pack::PackedLinear;
+use super::reuse::Buffer;
 use super::rope::Rotation;
 use burn::backend::{
     Autodiff, Backend, Dispatch, Flex,
@@ -15,7 +16,7 @@ use burn::backend::{
     backend_extension,
     tensor::FloatTensor,
 };
-use burn::tensor::{DType, Element, Tensor, TensorData};
+use burn::tensor::{DType, Element, Tensor};
 use burn_flex::FlexTensor;
 use half::{bf16, f16};
 use std::sync::Arc;
@@ -103,7 +104,7 @@ impl Kernels for Flex {
 
     fn rms_norm(x: FlexTensor, gamma: FlexTensor, eps: f64) -> FlexTensor {
         let (x, gamma) = (dense(x), dense(gamma));
-        let mut out = vec![0.0; numbers(&x).len()];
+        let mut out = Buffer::new(numbers(&x).len());
         super::norm::rms_norm(Isa::best(), numbers(&x), numbers(&gamma), eps as f32, &mut out);
         tensor(out, shape(&x))
     }
@@ -114,7 +115,7 @@ impl Kernels for Flex {
 
     fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
         let (gate, up) = (dense(gate), dense(up));
-        let mut out = vec![0.0; numbers(&gate).len()];
+        let mut out = Buffer::new(numbers(&gate).len());
         super::swiglu::swiglu(Isa::best(), numbers(&gate), numbers(&up), &mut out);
         tensor(out, shape(&gate))
     }
@@ -192,7 +193,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         match LossGrad.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 // The gradient of each row's loss comes out beside it; the way back only weights the rows.
-                let mut slopes = vec![0.0; hidden.layout().num_elements()];
+                let mut slopes = Buffer::new(hidden.layout().num_elements());
                 let shape = shape(&hidden);
                 let out = losses(hidden, &head, &targets, Some(&mut slopes));
                 prep.finish(tensor(slopes, shape), out)
@@ -248,7 +249,7 @@ impl Backward<Flex, 1> for NormGrad {
         let (x, gamma, eps) = ops.state;
         let (x, gamma) = (dense(x), dense(gamma));
         if let [Some(node)] = ops.parents {
-            let mut out = vec![0.0; numbers(&x).len()];
+            let mut out = Buffer::new(numbers(&x).len());
             super::norm::rms_norm_backward(Isa::best(), numbers(&x), numbers(&gamma), eps, numbers(&grad), &mut out);
             grads.register::<Flex>(node.id, tensor(out, shape(&x)));
         }
@@ -278,8 +279,7 @@ impl Backward<Flex, 2> for SwigluGrad {
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let (gate, up) = (dense(ops.state.0), dense(ops.state.1));
-        let mut gate_grad = vec![0.0; numbers(&gate).len()];
-        let mut up_grad = gate_grad.clone();
+        let [mut gate_grad, mut up_grad] = [0; 2].map(|_| Buffer::new(numbers(&gate).len()));
         super::swiglu::swiglu_backward(
             Isa::best(),
             numbers(&gate),
@@ -306,7 +306,8 @@ impl Backward<Flex, 1> for LossGrad {
         let grad = dense(grads.consume::<Flex>(&ops.node));
         if let [Some(node)] = ops.parents {
             let shape = shape(&ops.state);
-            let mut out = numbers(&ops.state).to_vec();
+            let mut out = Buffer::new(numbers(&ops.state).len());
+            out.copy_from_slice(numbers(&ops.state));
             for (row, weight) in out.chunks_exact_mut(shape[1].max(1)).zip(numbers(&grad)) {
                 row.iter_mut().for_each(|x| *x *= weight);
             }
@@ -319,7 +320,7 @@ impl Backward<Flex, 1> for LossGrad {
 fn losses(hidden: FlexTensor, head: &PackedLinear, targets: &[u32], slopes: Option<&mut [f32]>) -> FlexTensor {
     let hidden = dense(hidden);
     assert_eq!(shape(&hidden), [targets.len(), head.shape()[1]], "loss: {} targets, {head:?}", targets.len());
-    let mut out = vec![0.0; targets.len()];
+    let mut out = Buffer::new(targets.len());
     super::loss::cross_entropy(Isa::best(), numbers(&hidden), head, targets, &mut out, slopes);
     tensor(out, vec![targets.len()])
 }
@@ -332,7 +333,7 @@ fn product(x: &FlexTensor, w: &PackedLinear) -> FlexTensor {
     let width = shape.last_mut().expect("linear: x has no dimension");
     assert_eq!(*width, cols_in, "linear: x is {width} wide, the weight is [{rows_out}, {cols_in}]");
     *width = rows_out;
-    let mut out = vec![0.0; shape.iter().product()];
+    let mut out = Buffer::new(shape.iter().product());
     super::linear::linear(Isa::best(), numbers(&x), w, &mut out);
     tensor(out, shape)
 }
@@ -354,7 +355,7 @@ fn turn(x: FlexTensor, by: &Turn, sense: f32) -> FlexTensor {
     };
     let (cos, sin) = (numbers(&by.cos), numbers(&by.sin));
     let rotation = Rotation { cos, sin, seq, heads, dim, offset: by.offset, padding: &by.padding, sense };
-    let mut out = vec![0.0; numbers(&x).len()];
+    let mut out = Buffer::new(numbers(&x).len());
     super::rope::rope(Isa::best(), numbers(&x), rotation, &mut out);
     tensor(out, shape(&x))
 }
@@ -398,7 +399,7 @@ impl Heads {
 
 fn attend(heads: &Heads, lse: Option<&mut [f32]>) -> FlexTensor {
     let shape = shape(&heads.q);
-    let mut out = vec![0.0; shape.iter().product()];
+    let mut out = Buffer::new(shape.iter().product());
     let isa = Isa::best();
     match heads.k.dtype() {
         DType::F16 => super::attention::attention(isa, heads.inputs::<f16>(), &mut out, lse),
@@ -441,6 +442,6 @@ fn shape(x: &FlexTensor) -> Vec<usize> {
     x.layout().shape().to_vec()
 }
 
-fn tensor(numbers: Vec<f32>, shape: Vec<usize>) -> FlexTensor {
-    FlexTensor::from_data(TensorData::new(numbers, shape))
+fn tensor(numbers: Buffer, shape: Vec<usize>) -> FlexTensor {
+    FlexTensor::from_data(numbers.into_data(shape))
 }

@@ -6,10 +6,11 @@
 use super::blocks::{BLOCK, Block32, Parts, panel_len};
 use super::cpu::{Isa, Kernel};
 use super::linear::Cut;
+use super::reuse::Buffer;
 use super::shared::Shared;
 use super::simd::{LANES, Simd};
-use bytemuck::Zeroable;
 use rayon::prelude::*;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Up to so many rows, weights are widened in registers.
@@ -45,21 +46,22 @@ fn together(left: usize, wide: bool) -> usize {
 
 /// Rows of x as integers. Those that a tile takes together are interleaved, so that it reads one stream.
 struct Rows<B: Block32> {
-    /// Of each tile `[block, unit, row]`.
-    units: Vec<B::Unit>,
+    /// Units, of each tile `[block, unit, row]`.
+    numbers: Buffer,
     /// Of each tile `[block, scale or sum of the f32 numbers, row]`.
-    parts: Vec<f32>,
+    parts: Buffer,
+    of: PhantomData<B>,
 }
 
 impl<B: Block32> Rows<B> {
     fn new(isa: Isa, x: &[f32], rows: usize, k: usize) -> Self {
         let len = panel_len(k);
-        let mut units = vec![B::Unit::zeroed(); rows * len * B::UNITS];
-        let mut parts = vec![0.0; rows * len * 2];
+        let (mut numbers, mut parts) = (Buffer::new(rows * len * B::UNITS), Buffer::new(rows * len * 2));
+        let units: &mut [B::Unit] = bytemuck::cast_slice_mut(&mut numbers);
         let to = units.par_chunks_mut(MOST * len * B::UNITS).zip(parts.par_chunks_mut(MOST * len * 2));
         let all = to.zip(x.par_chunks(MOST * k)).with_min_len(1024 / k + 1);
         all.for_each(|((units, parts), x)| isa.run(Convert::<B> { x, k, units, parts }));
-        Self { units, parts }
+        Self { numbers, parts, of: PhantomData }
     }
 }
 
@@ -198,7 +200,8 @@ impl<B: Block32> Task<'_, B> {
         row: usize,
         start: usize,
     ) -> impl Iterator<Item = (&[[B::Unit; R]], Parts<'_, R>)> {
-        let units = self.x.units[(row * self.len + R * start) * B::UNITS..].as_chunks().0;
+        let units: &[B::Unit] = bytemuck::cast_slice(&self.x.numbers);
+        let units = units[(row * self.len + R * start) * B::UNITS..].as_chunks().0;
         let parts = self.x.parts[(row * self.len + R * start) * 2..].as_chunks().0;
         let pairs = parts.as_chunks().0.iter().map(|[scales, sums]| [scales, sums]);
         units.chunks_exact(B::UNITS).zip(pairs)

@@ -76,8 +76,7 @@ impl Cut {
         let panels = n.div_ceil(LANES);
         let row_step = at_once.clamp(1, 480).next_multiple_of(multiple).min(rows);
         let wanted = (4 * rayon::current_num_threads()).div_ceil(rows.div_ceil(row_step));
-        let least = if crew::stands_ready() { 1 << 15 } else { 1 << 18 };
-        let worth = (row_step * k * n).div_ceil(least);
+        let worth = (row_step * k * n).div_ceil(1 << 18);
         let panel_step = panels.div_ceil(wanted.min(worth)).next_multiple_of(4);
         Self { rows, row_step, panels, panel_step }
     }

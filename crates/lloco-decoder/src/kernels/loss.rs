@@ -4,6 +4,7 @@
 use super::cpu::{Isa, Kernel};
 use super::linear::linear;
 use super::pack::PackedLinear;
+use super::reuse::Buffer;
 use super::simd::{LANES, Simd};
 use rayon::prelude::*;
 
@@ -29,7 +30,7 @@ pub(crate) fn cross_entropy(
     assert!(grad.as_ref().is_none_or(|grad| grad.len() == hidden.len()));
     assert!(targets.iter().all(|&t| (t as usize) < words), "target beyond the vocabulary of {words}");
     let step = (LOGITS / words.max(1)).clamp(1, rows.max(1));
-    let mut buffer = vec![0.0; step * words];
+    let mut buffer = Buffer::new(step * words);
     for first in (0..rows).step_by(step) {
         let run = first..rows.min(first + step);
         let wide = run.start * width..run.end * width;

@@ -11,12 +11,13 @@
 //! | `attention`, `decode`, `attention_grad` | causal attention without a score matrix: prefill, decoding, gradients |
 //! | `loss` | cross entropy of hidden rows under a frozen head, a few rows of logits at a time |
 //! | `norm`, `rope`, `swiglu` | what stands between the products, one pass each |
+//! | `reuse` | outputs whose memory is kept for the next |
 //! | `crew`, `rows`, `shared` | sharing out work and output among threads |
 //! | `extension` | the way in from burn tensors, and the gradients' way back |
 //!
-//! This is the crate's one module, beside the memory map, with unsafe code, for three reasons: vector instructions
+//! This is the crate's one module, beside the memory map, with unsafe code, for four reasons: vector instructions
 //! (`simd` and `halves`, behind types that prove the CPU has them), the system's leave for tiles (`cpu`), and what threads share: work that
-//! lives until they are done with it (`crew`), and outputs that they write in disjoint pieces (`shared`). Each place says why it is sound. All slices are checked; no kernel trusts a shape.
+//! lives until they are done with it (`crew`), outputs that they write in disjoint pieces (`shared`), and memory that tensors own (`reuse`). Each place says why it is sound. All slices are checked; no kernel trusts a shape.
 #![allow(unsafe_code, reason = "vector instructions, and outputs shared among threads in disjoint pieces")]
 #![allow(clippy::needless_range_loop, reason = "arrays of registers, several side by side")]
 
@@ -33,6 +34,7 @@ mod linear;
 mod loss;
 mod norm;
 mod pack;
+mod reuse;
 mod rope;
 mod rows;
 mod shared;

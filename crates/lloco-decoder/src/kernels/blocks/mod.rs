@@ -6,7 +6,7 @@ mod bytes;
 mod nibbles;
 
 use super::simd::{LANES, Simd};
-use bytemuck::Zeroable;
+use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 pub(crate) use bytes::{Bytes, from_q8_0};
@@ -35,7 +35,8 @@ pub(crate) trait Block32: Copy + Send + Sync + 'static {
     /// The block with its numbers apart, ready to multiply.
     type Wide: Copy;
     /// Neighbouring inputs of x, as integers that suit the weights: two or four.
-    type Unit: Copy + Send + Sync + Zeroable;
+    /// Of the size of an f32.
+    type Unit: Pod + Send + Sync;
     /// Units of a block.
     const UNITS: usize;
     /// The largest such integer.
