@@ -6,9 +6,10 @@
 
 use burn::tensor::{Bytes, DType, TensorData};
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty};
+use std::collections::VecDeque;
 use std::mem::{MaybeUninit, take};
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Numbers below which the allocator is left to itself.
 const LEAST: usize = 1 << 15;
@@ -16,8 +17,10 @@ const LEAST: usize = 1 << 15;
 /// Numbers that are kept at most: 128 MiB.
 const MOST: usize = 1 << 25;
 
-/// What is kept, the longest unused first.
-static KEPT: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+/// Outputs after which what none of them could use is given back: those of a few layers.
+const PATIENCE: usize = 64;
+
+static KEPT: Mutex<Kept> = Mutex::new(Kept { blocks: VecDeque::new(), outputs: 0 });
 
 /// Numbers whose memory is kept when it is dropped, if they are many.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ pub(crate) struct Buffer(Vec<f32>);
 impl Buffer {
     /// `len` numbers of no certain value: to be written before they are read.
     pub(crate) fn new(len: usize) -> Self {
-        let mut numbers = if len < LEAST { Vec::new() } else { kept(len).unwrap_or_default() };
+        let mut numbers = if len < LEAST { Vec::new() } else { keeper().take(len).unwrap_or_default() };
         numbers.resize(len, 0.0);
         if cfg!(debug_assertions) {
             numbers.fill(f32::NAN);
@@ -53,24 +56,42 @@ impl Buffer {
     }
 }
 
-/// The youngest of what is kept that takes `len` numbers without wasting much.
-fn kept(len: usize) -> Option<Vec<f32>> {
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    let place = kept.iter().rposition(|numbers| (len..=len + len / 4).contains(&numbers.capacity()))?;
-    Some(kept.remove(place))
+/// Memory between two outputs.
+struct Kept {
+    /// The longest unused first, each with the number of outputs before it came.
+    blocks: VecDeque<(usize, Vec<f32>)>,
+    outputs: usize,
+}
+
+impl Kept {
+    /// The youngest block that takes `len` numbers without wasting much.
+    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+        self.outputs += 1;
+        let fits = |(_, block): &(_, Vec<f32>)| (len..=len + len / 4).contains(&block.capacity());
+        let place = self.blocks.iter().rposition(fits)?;
+        self.blocks.remove(place).map(|(_, block)| block)
+    }
+
+    fn put(&mut self, block: Vec<f32>) {
+        self.blocks.push_back((self.outputs, block));
+        let mut total: usize = self.blocks.iter().map(|(_, block)| block.capacity()).sum();
+        while let Some((since, block)) = self.blocks.front()
+            && (total > MOST || self.outputs - since > PATIENCE)
+        {
+            total -= block.capacity();
+            self.blocks.pop_front();
+        }
+    }
+}
+
+fn keeper() -> MutexGuard<'static, Kept> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let numbers = take(&mut self.0);
-        if !(LEAST..=MOST).contains(&numbers.capacity()) {
-            return;
-        }
-        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push(numbers);
-        let mut total: usize = kept.iter().map(Vec::capacity).sum();
-        while total > MOST {
-            total -= kept.remove(0).capacity();
+        if (LEAST..=MOST).contains(&self.0.capacity()) {
+            keeper().put(take(&mut self.0));
         }
     }
 }
@@ -145,7 +166,7 @@ mod tests {
     #[test]
     fn what_is_kept_has_a_limit() {
         drop((0..5).map(|_| Buffer::new(MOST / 4)).collect::<Vec<_>>());
-        let total: usize = KEPT.lock().expect("kept").iter().map(Vec::capacity).sum();
+        let total: usize = keeper().blocks.iter().map(|(_, block)| block.capacity()).sum();
         assert!(total <= MOST, "{total}");
     }
 }
