@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn memory_is_used_again_and_not_shared() {
-        let len = 3 * LEAST + 7;
+        let len = 40 * LEAST + 7;
         let address = |buffer: &Buffer| buffer.as_ptr() as usize;
         let (a, b) = (Buffer::new(len), Buffer::new(len));
         assert_ne!(address(&a), address(&b));

@@ -138,16 +138,7 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(count: usize, seed: f32) -> Vec<f32> {
-        let number = |n| (n as f32 * 0.731 + seed).sin();
-        (0..count).map(number).collect()
-    }
-
-    fn exact(a: &[f32], b: &[f32]) -> f32 {
-        let products = a.iter().zip(b).map(|(a, b)| f64::from(a * b));
-        products.sum::<f64>() as f32
-    }
+    use crate::raw::dot::tests::{exact, numbers};
 
     #[test]
     fn products_of_every_shape() {
