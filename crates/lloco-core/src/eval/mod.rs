@@ -28,6 +28,7 @@
 
 mod answer;
 mod control;
+mod desk;
 mod interval;
 mod rouge;
 mod shape;
