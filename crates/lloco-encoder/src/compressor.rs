@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Compressor, ContextEncoder, EncoderConfig, EncoderOptions, Encoding, Error, Layout, Mode, Result, Training,
+    tuned::Tuned,
 };
 
 /// Name of the summary tokens' embeddings in a checkpoint, `[summary_length, hidden]`.
@@ -27,7 +28,7 @@ pub struct AutoCompressor {
     embed_summary: Tensor<3>,
     training: Training,
     /// Active while documents are read, and only then.
-    adapter: Option<Arc<Adapter>>,
+    adapter: Option<Tuned>,
     reader: Option<Arc<Adapter>>,
     fingerprint: String,
 }
@@ -77,7 +78,7 @@ impl AutoCompressor {
         let fingerprint = compressor
             .fingerprint(&format!("autocompressor {segment_length} {summary_length} {accumulate_summary}"))?;
         let weights = &compressor.weights;
-        let rows = weights.encoder.saved("embed_summary").ok_or_else(|| Error::InvalidSetting {
+        let rows = weights.encoder.embed_summary().ok_or_else(|| Error::InvalidSetting {
             field: "embed_summary",
             found: "none".into(),
             expected: "a compressor of this mode has summary embeddings".into(),
@@ -85,7 +86,7 @@ impl AutoCompressor {
         Ok(Self {
             embed_summary: rows.clone().unsqueeze(),
             training: if compressor.config.steps > 0 { Training::Trained } else { Training::Untrained },
-            adapter: Some(Arc::new(weights.encoder.clone())),
+            adapter: Some(weights.encoder.clone()),
             reader: weights.reading().cloned().map(Arc::new),
             decoder,
             config,

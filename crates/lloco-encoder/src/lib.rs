@@ -36,6 +36,8 @@ mod pooled;
 pub mod softprompt;
 mod trained;
 pub mod training;
+mod tuned;
+mod tuning;
 mod weights;
 
 pub use compressor::AutoCompressor;
@@ -48,3 +50,4 @@ pub use training::{
     CompressorStep, CompressorTrainer, Corpus, Curriculum, Evaluation, Losses, Sample, Stage, TrainingEvent,
     TrainingOutcome, Wording,
 };
+pub use tuning::Tuning;

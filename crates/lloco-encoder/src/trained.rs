@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    AutoCompressor, ContextEncoder, EncoderConfig, EncoderOptions, Error, Pooled, PooledConfig, Result,
+    AutoCompressor, ContextEncoder, EncoderConfig, EncoderOptions, Error, Pooled, PooledConfig, Result, Tuning,
     weights::Weights,
 };
 
@@ -31,8 +31,8 @@ pub struct CompressorConfig {
     pub base: String,
     /// How documents are read.
     pub mode: Mode,
-    /// Shape of the adapter that is active while documents are read, and only then.
-    pub encoder: LoraConfig,
+    /// What is active while documents are read, and only then.
+    pub encoder: Tuning,
     /// Who reads summaries.
     pub reader: Reader,
     /// Root mean square of the model's embeddings, to which [`Pooled`] scales its summary vectors.
@@ -79,14 +79,16 @@ impl Compressor {
     /// When a setting is out of range, or the model names no end token.
     pub fn init(
         mode: Mode,
-        encoder: LoraConfig,
+        encoder: impl Into<Tuning>,
         reader: Reader,
         decoder: &Decoder,
         base: impl Into<String>,
         seed: u64,
     ) -> Result<Self> {
+        let encoder = encoder.into();
         mode.check()?;
         mode.check_model(decoder.config().num_hidden_layers)?;
+        encoder.check(&reader)?;
         let embedding_scale = crate::connector::embedding_scale(decoder)?;
         let (base, steps) = (base.into(), 0);
         let config = CompressorConfig { format: FORMAT, base, mode, encoder, reader, embedding_scale, steps };
@@ -111,6 +113,7 @@ impl Compressor {
         }
         config.mode.check()?;
         config.mode.check_model(decoder.config().num_hidden_layers)?;
+        config.encoder.check(&config.reader)?;
         let positive = config.embedding_scale.is_finite() && config.embedding_scale > 0.0;
         if !positive {
             return Err(malformed(format!("embedding_scale is {}; expected above 0", config.embedding_scale)));
@@ -171,8 +174,11 @@ impl Compressor {
             }
         }
         // Scales follow from the adapter's shape and from the embeddings; dropout is for training alone.
-        let shape = self.config.encoder.clone().with_dropout(0.0);
-        hash.update(format!("{shape:?} {}\n", self.config.embedding_scale));
+        let shape = match &self.config.encoder {
+            Tuning::Lora(lora) => format!("{:?}", lora.clone().with_dropout(0.0)),
+            Tuning::Full => "full".into(),
+        };
+        hash.update(format!("{shape} {}\n", self.config.embedding_scale));
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
@@ -182,6 +188,14 @@ impl Mode {
         match self {
             Self::AutoCompressor(lengths) => lengths.check(),
             Self::Pooled(pooled) => pooled.check(),
+        }
+    }
+
+    /// Layers of the model that read a document, of `all`.
+    pub(crate) fn layers(&self, all: usize) -> usize {
+        match self {
+            Self::AutoCompressor(_) => all,
+            Self::Pooled(pooled) => pooled.layers.unwrap_or(all),
         }
     }
 

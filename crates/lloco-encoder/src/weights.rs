@@ -8,7 +8,12 @@ use lloco_decoder::{
 };
 use lloco_lora::Adapter;
 
-use crate::{CompressorConfig, Error, Mode, Reader, Result, compressor::end_rows, connector::Connector};
+use crate::{
+    CompressorConfig, Error, Mode, Reader, Result, Tuning,
+    compressor::end_rows,
+    connector::Connector,
+    tuned::{Deltas, Tuned},
+};
 
 /// What precedes the text that a task wants: rows of [`Weights::tasks`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +28,13 @@ pub(crate) enum Task {
 ///
 /// | prefix of a name | what |
 /// |---|---|
-/// | `encoder.` | the adapter of the encoder, `embed_summary` included |
+/// | `encoder.` | the adapter of the encoder, or the differences from the weights of the layers that read; `embed_summary` included |
 /// | `connector.` | from pooled states to summary vectors (`Pooled` only) |
 /// | `reader.` | the adapter that reads summaries, where it is one of its own |
 /// | `tasks.weight` | `[2, hidden]`: rows that ask for a reconstruction, or a continuation |
 #[derive(Debug, Clone)]
 pub(crate) struct Weights {
-    pub(crate) encoder: Adapter,
+    pub(crate) encoder: Tuned,
     pub(crate) connector: Option<Connector>,
     pub(crate) reader: Option<Adapter>,
     pub(crate) tasks: Tensor<2>,
@@ -40,20 +45,33 @@ pub(crate) struct Weights {
 const TASKS: &str = "tasks.weight";
 
 impl Weights {
-    /// Where training starts: adapters that change nothing, summary tokens and task rows equal to the end token.
+    /// Where training starts: adapters or differences that change nothing, summary tokens and task rows equal to the end token.
     pub(crate) fn init(config: &CompressorConfig, decoder: &Decoder, seed: u64) -> Result<Self> {
         let (model, device) = (decoder.config(), decoder.device());
-        let mut encoder = Adapter::init(&config.encoder, model, seed, device)?;
-        let mut connector = None;
+        let (mut embed_summary, mut connector) = (None, None);
         match &config.mode {
             Mode::AutoCompressor(lengths) => {
-                let rows = end_rows(decoder, lengths.summary_length)?.squeeze_dim(0);
-                encoder = encoder.with_saved("embed_summary", rows)?;
+                embed_summary = Some(end_rows(decoder, lengths.summary_length)?.squeeze_dim(0));
             }
             Mode::Pooled(pooled) => {
                 connector = Some(Connector::init(model.hidden_size, pooled.ratios.len(), seed ^ 1, device));
             }
         }
+        let encoder = match &config.encoder {
+            Tuning::Lora(lora) => {
+                let adapter = Adapter::init(lora, model, seed, device)?;
+                Tuned::Lora(match embed_summary {
+                    Some(rows) => adapter.with_saved("embed_summary", rows)?,
+                    None => adapter,
+                })
+            }
+            Tuning::Full => {
+                let layers = config.mode.layers(model.num_hidden_layers);
+                let mut deltas = Deltas::new(model, layers, None, |_, shape| Ok(Tensor::zeros(shape, device)))?;
+                deltas.embed_summary = embed_summary;
+                Tuned::Full(deltas)
+            }
+        };
         let reader = match &config.reader {
             Reader::Own(lora) => Some(Adapter::init(lora, model, seed ^ 2, device)?),
             Reader::Shared | Reader::Base => None,
@@ -77,7 +95,10 @@ impl Weights {
                 names.into_iter().filter_map(|name| Some((name[prefix.len()..].to_owned(), tensors.remove(&name)?)));
             Adapter::from_parameters(lora.clone(), model, own.collect(), origin, device)
         };
-        let encoder = adapter("encoder.", &config.encoder)?;
+        let lora = match &config.encoder {
+            Tuning::Lora(lora) => Some(adapter("encoder.", lora)?),
+            Tuning::Full => None,
+        };
         let reader = match &config.reader {
             Reader::Own(lora) => Some(adapter("reader.", lora)?),
             Reader::Shared | Reader::Base => None,
@@ -93,6 +114,18 @@ impl Weights {
                 None => Err(lloco_lora::Error::MissingTensor { path, name }.into()),
             }
         };
+        let encoder = match lora {
+            Some(adapter) => Tuned::Lora(adapter),
+            None => {
+                let summary_length = match &config.mode {
+                    Mode::AutoCompressor(lengths) => Some(lengths.summary_length),
+                    Mode::Pooled(_) => None,
+                };
+                let layers = config.mode.layers(model.num_hidden_layers);
+                let take = |name: &str, shape| take(&format!("encoder.{name}"), shape);
+                Tuned::Full(Deltas::new(model, layers, summary_length, take)?)
+            }
+        };
         let connector = match &config.mode {
             Mode::Pooled(pooled) => Some(Connector {
                 score: take("connector.score.weight", [1, hidden])?,
@@ -103,7 +136,7 @@ impl Weights {
                 gain: take("connector.gain.weight", [pooled.ratios.len(), 1])?,
             }),
             Mode::AutoCompressor(lengths) => {
-                let rows = encoder.saved("embed_summary").map_or(0, |rows| rows.dims()[0]);
+                let rows = encoder.embed_summary().map_or(0, |rows| rows.dims()[0]);
                 if rows != lengths.summary_length {
                     let detail =
                         format!("`embed_summary` has {rows} rows, the configuration {}", lengths.summary_length);
@@ -121,7 +154,7 @@ impl Weights {
 
     /// The adapter that reads summaries, or `None` where the model itself does.
     pub(crate) fn reading(&self) -> Option<&Adapter> {
-        if self.shared { Some(&self.encoder) } else { self.reader.as_ref() }
+        if self.shared { self.encoder.adapter() } else { self.reader.as_ref() }
     }
 
     /// All tensors by name.

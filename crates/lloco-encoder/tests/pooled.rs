@@ -8,7 +8,7 @@ use std::fs;
 use common::{BASE, tiny_decoder, values, worst};
 use lloco_decoder::burn::tensor::{Tensor, s};
 use lloco_encoder::{
-    Compressor, ContextEncoder, EncoderConfig, EncoderOptions, Error, Mode, PooledConfig, Reader, Training,
+    Compressor, ContextEncoder, EncoderConfig, EncoderOptions, Error, Mode, PooledConfig, Reader, Training, Tuning,
 };
 use lloco_lora::{LoraConfig, StoredType};
 
@@ -19,6 +19,11 @@ fn lora() -> LoraConfig {
 fn pooled() -> Compressor {
     let mode = Mode::Pooled(PooledConfig { segment_length: 16, ratios: vec![4, 2, 8], layers: None });
     Compressor::init(mode, lora(), Reader::Own(lora()), &tiny_decoder(), BASE, 1).unwrap()
+}
+
+fn full(layers: Option<usize>) -> Compressor {
+    let mode = Mode::Pooled(PooledConfig { segment_length: 16, ratios: vec![4, 2, 8], layers });
+    Compressor::init(mode, Tuning::Full, Reader::Own(lora()), &tiny_decoder(), BASE, 1).unwrap()
 }
 
 fn encoder(compressor: &Compressor, ratio: Option<usize>) -> Box<dyn ContextEncoder> {
@@ -103,7 +108,7 @@ fn wrong_input_is_named() {
 fn directories_give_back_what_was_saved() {
     let auto = Mode::AutoCompressor(EncoderConfig { segment_length: 16, summary_length: 3, accumulate_summary: true });
     let auto = Compressor::init(auto, lora(), Reader::Shared, &tiny_decoder(), BASE, 1).unwrap();
-    for (name, compressor) in [("pooled", pooled()), ("auto", auto)] {
+    for (name, compressor) in [("pooled", pooled()), ("auto", auto), ("full", full(None))] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         compressor.save(&path, StoredType::F32, &[]).unwrap();
@@ -132,4 +137,29 @@ fn directories_give_back_what_was_saved() {
         fs::write(path.join("compressor.json"), "{}").unwrap();
         assert!(matches!(Compressor::load(&path, &tiny_decoder(), BASE), Err(Error::Malformed { .. })));
     }
+}
+
+#[test]
+fn full_training_starts_from_the_model_and_its_tensors_must_fit() {
+    let rows = |compressor: &Compressor| values(encoder(compressor, None).encode(&ids(40)).unwrap());
+    assert_eq!(rows(&full(None)), rows(&pooled()));
+
+    // Those of two layers do not fit a compressor of one, nor those of one a compressor of two.
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    full(Some(1)).save(&one, StoredType::F32, &[]).unwrap();
+    full(None).save(&two, StoredType::F32, &[]).unwrap();
+    let [of_one, of_two] = [&one, &two].map(|dir| dir.join("compressor.safetensors"));
+    let bytes = fs::read(&of_one).unwrap();
+    fs::copy(&of_two, &of_one).unwrap();
+    let found = Compressor::load(&one, &tiny_decoder(), BASE);
+    assert!(matches!(found, Err(Error::Lora(lloco_lora::Error::UnexpectedTensor { .. }))), "{found:?}");
+    fs::write(&of_two, bytes).unwrap();
+    let found = Compressor::load(&two, &tiny_decoder(), BASE);
+    assert!(matches!(found, Err(Error::Lora(lloco_lora::Error::MissingTensor { .. }))), "{found:?}");
+
+    // Who reads with the encoder's adapter needs one.
+    let mode = Mode::AutoCompressor(EncoderConfig { segment_length: 16, summary_length: 3, accumulate_summary: true });
+    let found = Compressor::init(mode, Tuning::Full, Reader::Shared, &tiny_decoder(), BASE, 1);
+    assert!(matches!(found, Err(Error::InvalidSetting { field: "reader", .. })), "{found:?}");
 }

@@ -103,7 +103,7 @@ fn a_run_in_parts_is_the_run_in_one_go() {
         .replace(r#"{"reconstruction": 1.0}"#, r#"{"next_token": 1.0}"#)
         .replace(r#""connector": 1e-3"#, r#""connector": 0.0"#)
         .replace(r#""encoder": 0.0"#, r#""encoder": 1e-3"#);
-    for (name, json) in [("pooled", CURRICULUM), ("auto", auto.as_str())] {
+    for (name, json) in [("pooled", CURRICULUM), ("auto", auto.as_str()), ("full", &full())] {
         let curriculum = Curriculum::from_json(json, "c.json").unwrap();
         let mut straight = trainer(&decoder, &corpus, curriculum.clone());
         let expected: Vec<u64> = (0..14).map(|_| straight.step().unwrap().loss.to_bits()).collect();
@@ -124,6 +124,45 @@ fn a_run_in_parts_is_the_run_in_one_go() {
         }
         assert_eq!(found, expected, "{name}");
     }
+}
+
+/// The curriculum with an encoder of one layer that is trained in full.
+fn full() -> String {
+    let lora = r#"{"r": 4, "lora_alpha": 8.0, "lora_dropout": 0.1, "target_modules": "all-linear"}"#;
+    CURRICULUM.replacen(lora, r#""full""#, 1).replacen(r#""ratios": [4, 2]"#, r#""ratios": [4, 2], "layers": 1"#, 1)
+}
+
+#[test]
+fn full_training_changes_all_projections_of_the_layers_that_read_and_no_others() {
+    let (decoder, dir) = (tiny_decoder(), tempfile::tempdir().unwrap());
+    let corpus = jsonl(dir.path(), 7);
+    let mut trainer = trainer(&decoder, &corpus, Curriculum::from_json(&full(), "c.json").unwrap());
+    let rows = |compressor: &Compressor| {
+        let encoder = compressor.encoder(decoder.clone(), &EncoderOptions::default()).unwrap();
+        (values(encoder.encode(&[4, 9, 30, 7, 7, 1, 80, 90]).unwrap()), encoder.fingerprint().to_owned())
+    };
+    let (before, old) = rows(trainer.compressor());
+    trainer.run(dir.path(), None, &mut go_on).unwrap();
+    trainer.export(dir.path().join("compressor")).unwrap();
+    let bytes = fs::read(dir.path().join("compressor/compressor.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut names: Vec<&str> = tensors.names().into_iter().filter(|name| name.starts_with("encoder.")).collect();
+    names.sort_unstable();
+    let modules = ["mlp.down_proj", "mlp.gate_proj", "mlp.up_proj"];
+    let attention = ["k_proj", "o_proj", "q_proj", "v_proj"].map(|name| format!("self_attn.{name}"));
+    let projections = modules.into_iter().chain(attention.iter().map(String::as_str));
+    let expected: Vec<String> = projections.map(|name| format!("encoder.model.layers.0.{name}.delta.weight")).collect();
+    assert_eq!(names, expected);
+    for name in names {
+        let tensor = tensors.tensor(name).unwrap();
+        assert!(tensor.data().iter().any(|&byte| byte != 0), "{name} has not changed");
+    }
+    assert_eq!(tensors.tensor("encoder.model.layers.0.mlp.down_proj.delta.weight").unwrap().shape(), [32, 48]);
+
+    let compressor = Compressor::load(dir.path().join("compressor"), &decoder, BASE).unwrap();
+    let ((trained, own), (read, _)) = (rows(trainer.compressor()), rows(&compressor));
+    assert!(common::worst(&trained, &before) > 1e-2 && common::worst(&trained, &read) < 1e-2);
+    assert_ne!(own, old);
 }
 
 #[test]
@@ -290,8 +329,22 @@ fn curricula_are_checked() {
         assert!(matches!(&error, Error::Curriculum { field, .. } if field == expected), "{to}: {error}");
         assert!(error.to_string().contains("c.json"));
     }
-    for (from, to) in [(r#""steps": 3"#, r#""stepz": 3"#), (r#""seed": 4"#, r#""sead": 4"#), ("{", "")] {
-        assert!(matches!(fails(from, to), Error::Malformed { .. }), "{to}");
+    let shared = full().replacen(r#"{"own": {"r": 2, "lora_alpha": 4.0}}"#, r#""shared""#, 1);
+    let found = Curriculum::from_json(&shared, "c.json");
+    assert!(matches!(&found, Err(Error::Curriculum { field, .. }) if field == "reader"), "{found:?}");
+    for (from, to, detail) in [
+        (r#""steps": 3"#, r#""stepz": 3"#, "stepz"),
+        (r#""seed": 4"#, r#""sead": 4"#, "sead"),
+        (r#"{"r": 4,"#, r#"{"rr": 4,"#, "unknown field `rr`"),
+        (
+            r#"{"r": 4, "lora_alpha": 8.0, "lora_dropout": 0.1, "target_modules": "all-linear"}"#,
+            r#""whole""#,
+            "\"full\"",
+        ),
+        ("{", "", "line 2"),
+    ] {
+        let error = fails(from, to);
+        assert!(matches!(&error, Error::Malformed { detail: found, .. } if found.contains(detail)), "{to}: {error}");
     }
 }
 

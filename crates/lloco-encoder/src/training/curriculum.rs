@@ -6,7 +6,7 @@ use lloco_lora::LoraConfig;
 use serde::{Deserialize, Serialize};
 
 use super::losses::Losses;
-use crate::{Error, Mode, Reader, Result};
+use crate::{Error, Mode, Reader, Result, Tuning};
 
 /// A training run from its first stage to its last.
 ///
@@ -29,9 +29,9 @@ use crate::{Error, Mode, Reader, Result};
 pub struct Curriculum {
     /// The kind of encoder, and its lengths.
     pub mode: Mode,
-    /// Shape of the encoder's adapter.
+    /// What is trained of the layers that read.
     #[serde(default = "encoder_lora")]
-    pub encoder: LoraConfig,
+    pub encoder: Tuning,
     /// Who reads summaries.
     #[serde(default = "own_reader")]
     pub reader: Reader,
@@ -131,7 +131,7 @@ pub struct Stage {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LearningRates {
-    /// Of the encoder's adapter and the summary tokens.
+    /// Of the layers that read, adapter or weights, and the summary tokens.
     pub encoder: f64,
     /// Of the connector.
     pub connector: f64,
@@ -220,6 +220,9 @@ impl Curriculum {
         };
         if let Err(Error::InvalidSetting { field, found, expected }) = self.mode.check() {
             return bad(format!("mode.{field}"), found, &expected);
+        }
+        if let Err(Error::InvalidSetting { field, found, expected }) = self.encoder.check(&self.reader) {
+            return bad(field.to_owned(), found, &expected);
         }
         let share = |value: f64| (0.0..1.0).contains(&value);
         let OptimizerConfig { beta_1, beta_2, epsilon, weight_decay, max_grad_norm } = self.optimizer;
@@ -321,12 +324,16 @@ impl Stage {
     }
 }
 
-fn encoder_lora() -> LoraConfig {
+fn default_lora() -> LoraConfig {
     LoraConfig::default().with_rank(16, 32.0).with_dropout(0.0).with_all_linear()
 }
 
+fn encoder_lora() -> Tuning {
+    Tuning::Lora(default_lora())
+}
+
 fn own_reader() -> Reader {
-    Reader::Own(encoder_lora())
+    Reader::Own(default_lora())
 }
 
 fn default_micro_batch() -> usize {

@@ -69,11 +69,11 @@ pub(crate) fn evaluate(
             let sum = |losses: Vec<f32>| losses.into_iter().map(f64::from).sum::<f64>();
             let hidden = look(reading)?;
             let score = &mut scores[*kind as usize];
-            score.nll += sum(nll(decoder, &weights.encoder, &hidden, &reading.targets)?.losses);
+            score.nll += sum(nll(decoder, &hidden, &reading.targets)?.losses);
             score.accuracy += hits(decoder, &hidden, &reading.targets)? as f64;
             score.tokens += reading.targets.len();
             let misled = look(&planned.misled(group.len()))?;
-            score.shuffled_nll += sum(nll(decoder, &weights.encoder, &misled, &reading.targets)?.losses);
+            score.shuffled_nll += sum(nll(decoder, &misled, &reading.targets)?.losses);
         }
     }
     let mean = |kind: Kind| {

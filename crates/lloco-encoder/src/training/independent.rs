@@ -4,7 +4,7 @@ use lloco_decoder::{
     Decoder,
     burn::tensor::{Tensor, s},
 };
-use lloco_lora::finetune::{Dropout, NamedGradients, mix};
+use lloco_lora::finetune::{NamedGradients, mix};
 
 use super::reading::lifted;
 use crate::{Result, pooled::Windows, weights::Weights};
@@ -81,7 +81,7 @@ impl Independent<'_> {
         let tracked = weights.tasks.is_autodiff();
         let rows = pass.iter().map(|&(_, _, ids)| self.decoder.embed(ids)).collect::<Result<Vec<_>, _>>()?;
         let input = lifted(Tensor::cat(rows, 0), tracked);
-        let dropout = Dropout { adapter: &weights.encoder, seed: mix(self.seed ^ index as u64) };
-        self.windows.summarise(self.decoder, weights, &dropout, input)
+        let seam = weights.encoder.in_training(mix(self.seed ^ index as u64));
+        self.windows.summarise(self.decoder, weights, &*seam, input)
     }
 }

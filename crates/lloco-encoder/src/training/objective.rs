@@ -2,11 +2,8 @@
 
 use std::ops::Range;
 
-use lloco_decoder::{Decoder, LinearAdapter, burn::tensor::Tensor};
-use lloco_lora::{
-    Adapter,
-    finetune::{Dropout, NamedGradients, Teacher},
-};
+use lloco_decoder::{Decoder, LinearAdapter, NoAdapter, burn::tensor::Tensor};
+use lloco_lora::finetune::{Dropout, NamedGradients, Teacher};
 
 use super::{
     losses::{Kind, Losses, Tally},
@@ -89,7 +86,7 @@ impl Objective<'_> {
         let readings: Vec<&Reading> = planned.iter().map(|planned| &planned.reading).collect();
         let targets: Vec<u32> = readings.iter().flat_map(|reading| reading.targets.iter().copied()).collect();
         let hidden = look(&readings)?;
-        let own = nll(self.decoder, self.head(), &hidden, &targets)?;
+        let own = nll(self.decoder, &hidden, &targets)?;
         let losses = own.losses.clone();
         let share = self.losses.weight(kind) / self.totals.tokens[kind as usize].max(1) as f64;
         let mut weights = vec![share as f32; losses.len()];
@@ -99,7 +96,7 @@ impl Objective<'_> {
         if self.losses.binds(kind) && samples.len() > 1 {
             let misled: Vec<Reading> = planned.iter().map(|planned| planned.misled(samples.len())).collect();
             let misled_hidden = look(&misled.iter().collect::<Vec<_>>())?;
-            let shuffled = nll(self.decoder, self.head(), &misled_hidden, &targets)?;
+            let shuffled = nll(self.decoder, &misled_hidden, &targets)?;
             let mut misled_weights = vec![0.0; losses.len()];
             let share = self.losses.binding / self.totals.bound.max(1) as f64;
             let mut first = 0;
@@ -120,7 +117,7 @@ impl Objective<'_> {
         }
         if self.losses.distils(kind) {
             let teacher = self.teacher(samples, planned)?;
-            let found = teacher.divergence(self.decoder, self.head(), &hidden)?;
+            let found = teacher.divergence(self.decoder, &NoAdapter, &hidden)?;
             tally.add("kl", sum(&found.losses), found.losses.len());
             let share = self.losses.kl / self.totals.distilled.max(1) as f64;
             let weights = vec![share as f32; found.losses.len()];
@@ -148,11 +145,6 @@ impl Objective<'_> {
         let nothing = Tensor::zeros([1, self.decoder.config().hidden_size], self.decoder.device());
         let hidden = read(self.decoder, self.weights, None, &nothing, &[], &full.iter().collect::<Vec<_>>())?;
         Ok(Teacher::new(self.decoder, &hidden, self.losses.kl_top)?)
-    }
-
-    /// No adapter here replaces the output head; scoring wants one all the same.
-    fn head(&self) -> &Adapter {
-        &self.weights.encoder
     }
 }
 

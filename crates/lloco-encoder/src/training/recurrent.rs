@@ -10,7 +10,7 @@ use lloco_decoder::{
     Decoder, Pass,
     burn::tensor::{Tensor, s},
 };
-use lloco_lora::finetune::{Dropout, NamedGradients, mix};
+use lloco_lora::finetune::{NamedGradients, mix};
 use rand::{Rng, rngs::StdRng};
 
 use super::{losses::Tally, reading::lifted, score::nll};
@@ -148,7 +148,7 @@ impl Recurrent<'_> {
     ) -> Result<(Option<Tensor<3>>, Tensor<3>)> {
         let length = self.cut.lengths.get(segment).copied().unwrap_or(0);
         let start: usize = self.cut.lengths.iter().take(segment).sum();
-        let embed_summary = weights.encoder.saved("embed_summary").ok_or(Error::EmptyDocument)?.clone();
+        let embed_summary = weights.encoder.embed_summary().ok_or(Error::EmptyDocument)?.clone();
         let tracked = embed_summary.is_autodiff();
         let batch = self.texts.len();
         let texts = self.texts.iter().map(|ids| self.decoder.embed(ids.get(start..start + length).unwrap_or_default()));
@@ -159,9 +159,9 @@ impl Recurrent<'_> {
         let mut input: Vec<Tensor<3>> = prefix.into_iter().map(|rows| lifted(rows.cast(dtype), tracked)).collect();
         input.push(lifted(rows, tracked));
         input.push(tokens.repeat_dim(0, batch));
-        let dropout = Dropout { adapter: &weights.encoder, seed: mix(self.seed ^ segment as u64) };
+        let seam = weights.encoder.in_training(mix(self.seed ^ segment as u64));
         let wanted = if text { length + count } else { count };
-        let hidden = self.decoder.forward(Tensor::cat(input, 1), Pass::new().adapter(&dropout).last_rows(wanted))?;
+        let hidden = self.decoder.forward(Tensor::cat(input, 1), Pass::new().adapter(&*seam).last_rows(wanted))?;
         let read = wanted - count;
         let text = text.then(|| hidden.clone().slice(s![.., ..read, ..]));
         Ok((text, hidden.slice(s![.., read.., ..])))
@@ -187,7 +187,7 @@ impl Recurrent<'_> {
             return Ok(None);
         }
         let hidden: Tensor<2> = text.slice(s![.., ..rows, ..]).reshape([batch * rows, width]);
-        let found = nll(self.decoder, &self.tracked.encoder, &hidden, &targets.concat())?;
+        let found = nll(self.decoder, &hidden, &targets.concat())?;
         let losses = &found.losses;
         tally.add("next_token", losses.iter().map(|&loss| f64::from(loss)).sum(), losses.len());
         let weights = vec![weight as f32; losses.len()];

@@ -8,7 +8,6 @@ use lloco_decoder::{
     burn::tensor::{Tensor, s},
 };
 use lloco_lora::{
-    Adapter,
     durable::values,
     finetune::{RowLosses, cross_entropy},
 };
@@ -19,13 +18,13 @@ use crate::Result;
 const PIECE: usize = 1 << 24;
 
 /// `-ln p(target)` of hidden rows `[n, hidden]`; slopes where `hidden` is tracked.
-pub(crate) fn nll(decoder: &Decoder, adapter: &Adapter, hidden: &Tensor<2>, targets: &[u32]) -> Result<RowLosses> {
+pub(crate) fn nll(decoder: &Decoder, hidden: &Tensor<2>, targets: &[u32]) -> Result<RowLosses> {
     if !hidden.is_autodiff() {
-        let losses = cross_entropy(decoder, adapter, hidden.clone(), targets, 1.0)?.nll;
+        let losses = cross_entropy(decoder, None, hidden.clone(), targets, 1.0)?.nll;
         return Ok(RowLosses { losses, slopes: None });
     }
     let leaf = hidden.clone().inner().autodiff().require_grad();
-    let scored = cross_entropy(decoder, adapter, leaf.clone(), targets, 1.0)?;
+    let scored = cross_entropy(decoder, None, leaf.clone(), targets, 1.0)?;
     let slopes = scored.surrogate.and_then(|surrogate| leaf.grad_remove(&mut surrogate.backward()));
     Ok(RowLosses { losses: scored.nll, slopes })
 }

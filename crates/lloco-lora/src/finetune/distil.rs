@@ -33,7 +33,7 @@ pub(crate) fn taught_gradients(
             None => &adapter,
         };
         let (hidden, answers) = micro.answer_rows(decoder, &adapter, seam, true)?;
-        let scored = cross_entropy(decoder, &adapter, hidden.clone(), &answers, 1.0 / tokens.max(1) as f64)?;
+        let scored = cross_entropy(decoder, Some(&adapter), hidden.clone(), &answers, 1.0 / tokens.max(1) as f64)?;
         let mut surrogates: Vec<Tensor<1>> = scored.surrogate.into_iter().collect();
         total.gradients.merge(scored.gradients);
         total.loss += scored.nll.iter().map(|&nll| f64::from(nll)).sum::<f64>() / tokens.max(1) as f64;

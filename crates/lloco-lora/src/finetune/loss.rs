@@ -1,7 +1,7 @@
 //! Cross entropy over the rows whose token is predicted, a few rows at a time.
 
 use burn::tensor::{Tensor, s};
-use lloco_decoder::Decoder;
+use lloco_decoder::{Decoder, LinearAdapter, NoAdapter};
 
 use super::NamedGradients;
 use crate::{Adapter, Result, tensor_file};
@@ -28,11 +28,13 @@ pub struct Scored {
 /// and dropped before the next: where `hidden` is tracked, its gradient `g` is known piece by piece, and
 /// `sum(hidden * g)` then stands for the loss in `backward`.
 ///
+/// `adapter` may replace the output head, and train it.
+///
 /// # Errors
 /// When rows and targets do not fit the model or each other, or values cannot be read back from the device.
 pub fn cross_entropy(
     decoder: &Decoder,
-    adapter: &Adapter,
+    adapter: Option<&Adapter>,
     hidden: Tensor<2>,
     targets: &[u32],
     weight: f64,
@@ -40,6 +42,10 @@ pub fn cross_entropy(
     let tracked = hidden.is_autodiff();
     let mut scored =
         Scored { nll: Vec::with_capacity(targets.len()), surrogate: None, gradients: NamedGradients::default() };
+    let head: &dyn LinearAdapter = match adapter {
+        Some(adapter) => adapter,
+        None => &NoAdapter,
+    };
     let mut slopes = Vec::new();
     let rows = (PIECE / decoder.config().vocab_size.max(1)).max(1);
     for (index, targets) in targets.chunks(rows).enumerate() {
@@ -48,12 +54,14 @@ pub fn cross_entropy(
         if tracked {
             piece = piece.autodiff().require_grad();
         }
-        let nll = decoder.losses(piece.clone(), targets, adapter)?;
+        let nll = decoder.losses(piece.clone(), targets, head)?;
         scored.nll.extend(tensor_file::values("the loss", nll.clone())?);
         if tracked {
             let mut gradients = nll.sum().mul_scalar(weight).backward();
             slopes.extend(piece.grad_remove(&mut gradients));
-            scored.gradients.add(adapter.gradients(&mut gradients));
+            if let Some(adapter) = adapter {
+                scored.gradients.add(adapter.gradients(&mut gradients));
+            }
         }
     }
     if !slopes.is_empty() {

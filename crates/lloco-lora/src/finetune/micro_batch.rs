@@ -35,7 +35,7 @@ impl<'a> MicroBatch<'a> {
         tracked: bool,
     ) -> Result<Scored> {
         let (hidden, targets) = self.answer_rows(decoder, adapter, seam, tracked)?;
-        cross_entropy(decoder, adapter, hidden, &targets, weight)
+        cross_entropy(decoder, Some(adapter), hidden, &targets, weight)
     }
 
     /// The examples of the pass.

@@ -1,9 +1,9 @@
 //! Distillation: being as sure of each token as the same model is that reads the text itself.
 
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax, s};
-use lloco_decoder::Decoder;
+use lloco_decoder::{Decoder, LinearAdapter};
 
-use crate::{Adapter, Result, tensor_file::values};
+use crate::{Result, tensor_file::values};
 
 /// Scores in one piece, at most.
 const PIECE: usize = 1 << 24;
@@ -104,7 +104,7 @@ impl Teacher {
     ///
     /// # Errors
     /// When values cannot be read back from the device.
-    pub fn divergence(&self, decoder: &Decoder, adapter: &Adapter, hidden: &Tensor<2>) -> Result<RowLosses> {
+    pub fn divergence(&self, decoder: &Decoder, adapter: &dyn LinearAdapter, hidden: &Tensor<2>) -> Result<RowLosses> {
         let [n, width] = hidden.dims();
         let (top, device, tracked) = (self.top, decoder.device(), hidden.is_autodiff());
         let mut found = RowLosses { losses: Vec::with_capacity(n), slopes: None };
