@@ -33,6 +33,8 @@ pub(crate) struct Context<'a> {
     pub(crate) past: usize,
     /// Left padding of each sequence; may be empty.
     pub(crate) padding: &'a [usize],
+    /// Whether a row sees none behind it.
+    pub(crate) causal: bool,
     /// How the rows divide into sequences, if not into a batch of equal ones.
     pub(crate) packing: Option<&'a Packing>,
     /// The newest rows that this layer has to compute; keys and values are kept for all.
@@ -100,7 +102,7 @@ impl Attention {
         };
         let mixed = match context.packing {
             Some(packing) => packing.attention(q, k, v),
-            None => ops::attention(q, k, v, context.padding),
+            None => ops::attention(q, k, v, context.padding, context.causal),
         };
         self.project(&self.output, Projection::Output, mixed, context)
     }

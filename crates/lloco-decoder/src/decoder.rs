@@ -40,7 +40,7 @@ pub enum Rows {
     Last(usize),
 }
 
-/// How to run a forward pass. The default: no cache, no adapter, no padding, all layers, all rows.
+/// How to run a forward pass. The default: causal, no cache, no adapter, no padding, all layers, all rows.
 #[derive(Default)]
 #[must_use]
 pub struct Pass<'a> {
@@ -50,6 +50,7 @@ pub struct Pass<'a> {
     packing: Option<&'a Packing>,
     rows: Rows,
     layers: Option<usize>,
+    bidirectional: bool,
 }
 
 impl<'a> Pass<'a> {
@@ -86,6 +87,12 @@ impl<'a> Pass<'a> {
     /// Runs only the model's first `n` layers, at least one. Not with a cache.
     pub fn layers(mut self, n: usize) -> Self {
         self.layers = Some(n);
+        self
+    }
+
+    /// Lets each position see all others of its sequence, those behind it too. Goes without cache, padding and packing.
+    pub fn bidirectional(mut self, bidirectional: bool) -> Self {
+        self.bidirectional = bidirectional;
         self
     }
 
@@ -234,6 +241,11 @@ impl Decoder {
         if layers < self.layers.len() {
             self.check("KV caches beside a limit of layers", 0, pass.cache.iter().len())?;
         }
+        if pass.bidirectional {
+            self.check("KV caches beside attention in both directions", 0, pass.cache.iter().len())?;
+            self.check("paddings beside attention in both directions", 0, pass.padding.len())?;
+            self.check("packings beside attention in both directions", 0, pass.packing.iter().len())?;
+        }
         let (cos, sin) = match pass.packing {
             Some(packing) => {
                 self.check("rows of a packing", seq, packing.rows())?;
@@ -253,6 +265,7 @@ impl Decoder {
             sin: &sin,
             past,
             padding: pass.padding,
+            causal: !pass.bidirectional,
             packing: pass.packing,
             rows: seq,
         };

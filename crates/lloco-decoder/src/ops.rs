@@ -77,14 +77,15 @@ pub(crate) fn rope(x: Tensor<4>, cos: &Tensor<2>, sin: &Tensor<2>, offset: usize
     Tensor::cat(vec![rotated_low, rotated_high], 3)
 }
 
-/// Causal grouped-query attention.
+/// Grouped-query attention.
 ///
 /// `q` `[batch, seq_q, heads, dim]`; `k`, `v` `[batch, kv_heads, seq_k, dim]` -> `[batch, seq_q, heads * dim]`.
-/// Query `i` of sequence `b` sees keys `padding[b] ..= i + seq_k - seq_q`; a query that sees none gives zeros.
-pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize]) -> Tensor<3> {
+/// Query `i` of sequence `b` sees keys `padding[b] ..= i + seq_k - seq_q` if `causal`, else all from `padding[b]` on; a
+/// query that sees none gives zeros.
+pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize], causal: bool) -> Tensor<3> {
     #[cfg(feature = "flex")]
     if kernels::on_flex(&q) {
-        return kernels::attention(q, k, v, padding);
+        return kernels::attention(q, k, v, padding, causal);
     }
     let [batch, seq_q, heads, dim] = q.dims();
     let [_, kv_heads, seq_k, _] = k.dims();
@@ -106,7 +107,7 @@ pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usi
         let columns = Tensor::<4, Bool>::from_data(data, &q.device());
         columns.expand([batch, heads, seq_q, seq_k])
     });
-    let options = AttentionModuleOptions { is_causal: true, ..Default::default() };
+    let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
     let out = burn_attention(q.swap_dims(1, 2), repeat(k), repeat(v), mask, None, options);
     out.swap_dims(1, 2).reshape([batch, seq_q, heads * dim])
 }

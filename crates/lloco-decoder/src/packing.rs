@@ -85,7 +85,7 @@ impl Packing {
                     false => Tensor::cat(vec![x.clone().slice(s![.., .., trunk.clone(), ..]), own], 2),
                 }
             };
-            ops::attention(q.clone().slice(s![.., rows.clone(), .., ..]), seen(&k), seen(&v), &[])
+            ops::attention(q.clone().slice(s![.., rows.clone(), .., ..]), seen(&k), seen(&v), &[], true)
         });
         Tensor::cat(mixed.collect(), 1)
     }

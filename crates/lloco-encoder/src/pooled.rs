@@ -25,9 +25,17 @@ pub struct PooledConfig {
     /// faster with fewer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<usize>,
+    /// Whether a token sees all of its segment when it is read, and not only what stands before it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bidirectional: bool,
 }
 
 impl PooledConfig {
+    /// How the model reads a segment.
+    pub(crate) fn pass<'a>(&self) -> Pass<'a> {
+        Pass::new().layers(self.layers.unwrap_or(usize::MAX)).bidirectional(self.bidirectional)
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         let length = self.segment_length;
         if length == 0 || length > 1 << 20 {
@@ -98,7 +106,9 @@ impl Pooled {
             let expected = "nothing: choose a ratio instead".into();
             return Err(Error::InvalidSetting { field: "summary_length", found: found.to_string(), expected });
         }
-        let settings = format!("pooled {} {:?} {:?}", config.segment_length, config.ratios.get(ratio), config.layers);
+        let PooledConfig { segment_length, ratios, layers, bidirectional } = config;
+        let sight = if *bidirectional { " bidirectional" } else { "" };
+        let settings = format!("pooled {segment_length} {:?} {layers:?}{sight}", ratios.get(ratio));
         Ok(Self {
             fingerprint: compressor.fingerprint(&settings)?,
             config: config.clone(),
@@ -174,7 +184,7 @@ impl Encoding for Independent<'_> {
     fn push(&mut self, segment: &[u32]) -> Result<Tensor<2>> {
         let Pooled { decoder, weights, config, ratio, scale, .. } = self.encoder;
         self.encoder.layout().check(segment.len(), self.short)?;
-        let windows = Windows { layers: config.layers, ratio: (self.encoder.ratio(), *ratio), scale: *scale };
+        let windows = Windows { config, ratio: (self.encoder.ratio(), *ratio), scale: *scale };
         let summary = windows.summarise(decoder, weights, &weights.encoder, decoder.embed(segment)?)?.squeeze_dim(0);
         self.short = (segment.len() < config.segment_length).then_some(segment.len());
         self.softprompt.push(summary.clone());
@@ -199,16 +209,15 @@ impl Encoding for Independent<'_> {
 
 /// How segments become summary vectors.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Windows {
-    /// Layers that read, of all if `None`.
-    pub(crate) layers: Option<usize>,
+pub(crate) struct Windows<'a> {
+    pub(crate) config: &'a PooledConfig,
     /// Tokens a summary vector, and the index among the trained ratios.
     pub(crate) ratio: (usize, usize),
     /// Root mean square of the summary vectors.
     pub(crate) scale: f64,
 }
 
-impl Windows {
+impl Windows<'_> {
     /// Embedded segments `[batch, tokens, hidden]` -> their summary vectors `[batch, tokens / ratio, hidden]`, rounded
     /// up; the last window may be shorter. `seam` is what the projections see: the encoder's adapter, or that adapter
     /// behind dropout.
@@ -223,9 +232,8 @@ impl Windows {
             let (found, expected) = ("none".to_owned(), "one, as every pooling encoder has".to_owned());
             return Err(Error::InvalidSetting { field: "connector", found, expected });
         };
-        let Self { layers, ratio: (ratio, index), scale } = self;
-        let pass = Pass::new().adapter(seam).layers(layers.unwrap_or(usize::MAX));
-        let states = decoder.forward(embedded.clone(), pass)?;
+        let Self { config, ratio: (ratio, index), scale } = self;
+        let states = decoder.forward(embedded.clone(), config.pass().adapter(seam))?;
         let embedded = embedded.cast(states.dtype());
         let [batch, tokens, hidden] = states.dims();
         let (full, rest) = (tokens / ratio, tokens % ratio);

@@ -17,12 +17,13 @@ fn lora() -> LoraConfig {
 }
 
 fn pooled() -> Compressor {
-    let mode = Mode::Pooled(PooledConfig { segment_length: 16, ratios: vec![4, 2, 8], layers: None });
+    let mode =
+        Mode::Pooled(PooledConfig { segment_length: 16, ratios: vec![4, 2, 8], layers: None, bidirectional: false });
     Compressor::init(mode, lora(), Reader::Own(lora()), &tiny_decoder(), BASE, 1).unwrap()
 }
 
 fn full(layers: Option<usize>) -> Compressor {
-    let mode = Mode::Pooled(PooledConfig { segment_length: 16, ratios: vec![4, 2, 8], layers });
+    let mode = Mode::Pooled(PooledConfig { segment_length: 16, ratios: vec![4, 2, 8], layers, bidirectional: false });
     Compressor::init(mode, Tuning::Full, Reader::Own(lora()), &tiny_decoder(), BASE, 1).unwrap()
 }
 
@@ -99,7 +100,7 @@ fn wrong_input_is_named() {
     ] {
         assert!(matches!(compressor.encoder(tiny_decoder(), &options), Err(Error::InvalidSetting { .. })));
     }
-    let mode = Mode::Pooled(PooledConfig { segment_length: 16, ratios: vec![3], layers: None });
+    let mode = Mode::Pooled(PooledConfig { segment_length: 16, ratios: vec![3], layers: None, bidirectional: false });
     let found = Compressor::init(mode, lora(), Reader::Base, &tiny_decoder(), BASE, 1);
     assert!(matches!(found, Err(Error::InvalidSetting { field: "ratios", .. })));
 }

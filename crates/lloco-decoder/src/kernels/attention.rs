@@ -1,4 +1,4 @@
-//! Causal attention with grouped heads, forward. No score matrix: a task keeps one tile of scores.
+//! Attention with grouped heads, causal or not, forward. No score matrix: a task keeps one tile of scores.
 //!
 //! Many queries (prefill): a task takes a run of positions of all query heads that share a key head. It walks the key
 //! tiles that its last position sees and keeps running maximum, sum and output
@@ -25,6 +25,8 @@ pub(crate) struct Sizes {
     pub(crate) queries: usize,
     pub(crate) keys: usize,
     pub(crate) dim: usize,
+    /// Whether a query sees no key behind its own position.
+    pub(crate) causal: bool,
 }
 
 impl Sizes {
@@ -36,7 +38,12 @@ impl Sizes {
     /// The keys that query `i` sees, left padding aside: `0..visible`.
     #[inline(always)]
     pub(crate) fn visible(&self, i: usize) -> usize {
-        (i + 1 + self.keys).saturating_sub(self.queries)
+        if self.causal { (i + 1 + self.keys).saturating_sub(self.queries) } else { self.keys }
+    }
+
+    /// The first query that sees key `j`.
+    pub(crate) fn first(&self, j: usize) -> usize {
+        if self.causal { (j + self.queries).saturating_sub(self.keys) } else { 0 }
     }
 
     /// Of each dot product.

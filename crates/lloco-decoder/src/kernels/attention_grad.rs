@@ -1,4 +1,4 @@
-//! Causal attention with grouped heads, backward: gradients of queries, keys and values.
+//! Attention with grouped heads, causal or not, backward: gradients of queries, keys and values.
 //!
 //! The forward pass leaves its output and one logarithm a row; the weights come back from those, tile by tile. A task is
 //! one query head. Heads that share keys each have a key and value gradient of their own, added up at the end.
@@ -119,9 +119,7 @@ impl<T: Stored> Kernel for Task<'_, T> {
             pack_rows(s, &mut key_rows, TILE, len, dim, key);
             key_sums.fill([0.0; LANES]);
             value_sums.fill([0.0; LANES]);
-            // The first query that sees the tile's first key.
-            let first = (start + z.queries).saturating_sub(z.keys);
-            for from in (first..z.queries).step_by(TILE) {
+            for from in (z.first(start)..z.queries).step_by(TILE) {
                 let count = TILE.min(z.queries - from);
                 let across = Right { panels: &key_columns, stride: dim, count: len.div_ceil(LANES) };
                 let left = Left { data: &queries[from * dim..], stride: dim, depth: dim };

@@ -1,4 +1,4 @@
-//! Causal attention of a few queries over many keys: the decoding step.
+//! Attention of a few queries over many keys: the decoding step.
 //!
 //! Keys and values are read in place, once, for all query heads that share them. The keys are cut into ranges as well as
 //! the heads, so that one sequence keeps every core busy; the partial results of the ranges are merged at the end.

@@ -31,17 +31,17 @@ pub(crate) fn linear(x: Tensor<3>, w: &PackedLinear) -> Tensor<3> {
     Tensor::from_dispatch(Dispatch::packed_linear(x.into_dispatch(), w.clone()))
 }
 
-/// Causal grouped-query attention: `q` `[batch, queries, heads, dim]`, `k` and `v` `[batch, kv_heads, keys, dim]` ->
-/// `[batch, queries, heads * dim]`. Query `i` of row `b` sees keys `padding[b] ..= i + keys - queries`; one that sees
-/// none gives 0. Keys and values may be any views whose last dimension is dense; they are not copied. Without gradients
-/// they may be f16 or bf16.
-pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize]) -> Tensor<3> {
+/// Grouped-query attention: `q` `[batch, queries, heads, dim]`, `k` and `v` `[batch, kv_heads, keys, dim]` ->
+/// `[batch, queries, heads * dim]`. Query `i` of row `b` sees keys `padding[b] ..= i + keys - queries` if `causal`, else
+/// all from `padding[b]` on; one that sees none gives 0. Keys and values may be any views whose last dimension is dense;
+/// they are not copied. Without gradients they may be f16 or bf16.
+pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize], causal: bool) -> Tensor<3> {
     let [batch, queries, heads, dim] = q.dims();
     let padding = padding.into();
     // The way back is in f32 alone.
     let wide = |x: Tensor<4>| if q.is_autodiff() && x.dtype() != DType::F32 { x.cast(DType::F32) } else { x };
     let (k, v) = (wide(k), wide(v));
-    let out = Dispatch::causal_attention(q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), padding);
+    let out = Dispatch::grouped_attention(q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), padding, causal);
     Tensor::<4>::from_dispatch(out).reshape([batch, queries, heads * dim])
 }
 
@@ -75,11 +75,12 @@ pub(crate) fn cross_entropy(hidden: Tensor<2>, head: &PackedLinear, targets: &[u
 #[backend_extension(Flex, Autodiff)]
 trait Kernels: Backend {
     fn packed_linear(x: FloatTensor<Self>, w: PackedLinear) -> FloatTensor<Self>;
-    fn causal_attention(
+    fn grouped_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         padding: Arc<[usize]>,
+        causal: bool,
     ) -> FloatTensor<Self>;
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self>;
     fn rotary(
@@ -98,8 +99,14 @@ impl Kernels for Flex {
         product(&x, &w)
     }
 
-    fn causal_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, padding: Arc<[usize]>) -> FlexTensor {
-        attend(&Heads::new(q, k, v, padding), None)
+    fn grouped_attention(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        padding: Arc<[usize]>,
+        causal: bool,
+    ) -> FlexTensor {
+        attend(&Heads::new(q, k, v, padding, causal), None)
     }
 
     fn rms_norm(x: FlexTensor, gamma: FlexTensor, eps: f64) -> FlexTensor {
@@ -135,14 +142,15 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         }
     }
 
-    fn causal_attention(
+    fn grouped_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         padding: Arc<[usize]>,
+        causal: bool,
     ) -> FloatTensor<Self> {
         let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
-        let heads = Heads::new(q, k, v, padding);
+        let heads = Heads::new(q, k, v, padding, causal);
         match AttentionGrad.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let mut lse = vec![0.0; heads.sizes.batch * heads.sizes.heads * heads.sizes.queries];
@@ -371,12 +379,12 @@ struct Heads {
 }
 
 impl Heads {
-    fn new(q: FlexTensor, k: FlexTensor, v: FlexTensor, padding: Arc<[usize]>) -> Self {
+    fn new(q: FlexTensor, k: FlexTensor, v: FlexTensor, padding: Arc<[usize]>, causal: bool) -> Self {
         let sizes = match (shape(&q).as_slice(), shape(&k).as_slice()) {
             (&[batch, queries, heads, dim], &[b, kv_heads, keys, d])
                 if (b, d) == (batch, dim) && shape(&k) == shape(&v) =>
             {
-                Sizes { batch, heads, kv_heads, queries, keys, dim }
+                Sizes { batch, heads, kv_heads, queries, keys, dim, causal }
             }
             (q, k) => panic!("attention: q {q:?}, k {k:?}, v {:?} do not fit", shape(&v)),
         };

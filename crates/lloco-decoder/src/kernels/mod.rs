@@ -8,7 +8,7 @@
 //! | `pack` | frozen weights in the kernels' order ([`PackedLinear`]) |
 //! | `linear`, `halves` | products with them, many rows or few: in f32 by FMA, in bf16 by tiles and dot products |
 //! | `blocks`, `integer` | weights of eight and four bits in blocks of 32, and products with them in integers |
-//! | `attention`, `decode`, `attention_grad` | causal attention without a score matrix: prefill, decoding, gradients |
+//! | `attention`, `decode`, `attention_grad` | attention without a score matrix: prefill, decoding, gradients |
 //! | `loss` | cross entropy of hidden rows under a frozen head, a few rows of logits at a time |
 //! | `norm`, `rope`, `swiglu` | what stands between the products, one pass each |
 //! | `reuse` | outputs whose memory is kept for the next |

@@ -135,7 +135,7 @@ impl<'a> Encoding<'a> {
                     tracked,
                     segment_length: pooled.segment_length,
                     windows: Windows {
-                        layers: pooled.layers,
+                        config: pooled,
                         ratio: (ratio, index),
                         scale: compressor.config.embedding_scale,
                     },

@@ -17,7 +17,7 @@ pub(crate) struct Independent<'a> {
     /// With autodiff.
     pub(crate) tracked: &'a Weights,
     pub(crate) segment_length: usize,
-    pub(crate) windows: Windows,
+    pub(crate) windows: Windows<'a>,
     pub(crate) texts: Vec<&'a [u32]>,
     /// Segments in one pass.
     pub(crate) batch: usize,

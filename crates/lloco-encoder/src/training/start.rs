@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use lloco_decoder::{
-    Decoder, Pass,
+    Decoder,
     burn::tensor::{FloatDType, Tensor, TensorData},
 };
 use lloco_lora::durable::values;
 
 use super::sample::Sample;
-use crate::Result;
+use crate::{PooledConfig, Result};
 
 /// The mean embedding of the samples' tokens, `[1, hidden]`.
 pub(super) fn mean_embedding(decoder: &Decoder, samples: &[Sample]) -> Result<Tensor<2>> {
@@ -34,7 +34,7 @@ const ITERATIONS: usize = 100;
 /// map (ridge regression over the samples, solved by conjugate gradients), so that training starts from vectors that
 /// are mostly names and other content. Weights by frequency for averages of embeddings: Arora et al., "A simple but
 /// tough-to-beat baseline for sentence embeddings", ICLR 2017.
-pub(super) fn rarity_score(decoder: &Decoder, layers: Option<usize>, samples: &[Sample]) -> Result<Tensor<2>> {
+pub(super) fn rarity_score(decoder: &Decoder, config: &PooledConfig, samples: &[Sample]) -> Result<Tensor<2>> {
     let mut counts: HashMap<u32, usize> = HashMap::new();
     for &id in samples.iter().flat_map(|sample| &sample.context) {
         *counts.entry(id).or_default() += 1;
@@ -46,8 +46,7 @@ pub(super) fn rarity_score(decoder: &Decoder, layers: Option<usize>, samples: &[
     let hidden = decoder.config().hidden_size;
     let (mut square, mut toward) = (Tensor::<2>::zeros([hidden, hidden], decoder.device()), None);
     for sample in samples {
-        let pass = Pass::new().layers(layers.unwrap_or(usize::MAX));
-        let states: Tensor<2> = decoder.forward(decoder.embed(&sample.context)?, pass)?.squeeze_dim(0);
+        let states: Tensor<2> = decoder.forward(decoder.embed(&sample.context)?, config.pass())?.squeeze_dim(0);
         let states = states.cast(FloatDType::F32);
         let wanted: Vec<f32> = sample.context.iter().map(|id| (rarity(id) - mean) as f32).collect();
         let wanted = Tensor::<2>::from_data(TensorData::new(wanted, [sample.context.len(), 1]), decoder.device());

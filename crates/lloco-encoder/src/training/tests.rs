@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{Compressor, EncoderConfig, Mode, PooledConfig, Reader, Tuning, weights::Weights};
 
+mod bidirectional;
 mod full;
 
 fn decoder() -> Decoder {
@@ -63,7 +64,7 @@ fn auto_compressor() -> Mode {
 }
 
 fn pooled() -> Mode {
-    Mode::Pooled(PooledConfig { segment_length: 8, ratios: vec![2, 4], layers: None })
+    Mode::Pooled(PooledConfig { segment_length: 8, ratios: vec![2, 4], layers: None, bidirectional: false })
 }
 
 fn own_reader() -> Reader {
@@ -147,7 +148,8 @@ fn gradients_of_pooled_agree_with_finite_differences() {
     stage.distractors = 1;
     let run = |compressor: &Compressor| batch_gradients(&decoder, compressor, &stage, &samples, 4, 9).unwrap();
     // Read by the first of two layers alone, the second of the encoder's adapter has no part in it.
-    let first = Mode::Pooled(PooledConfig { segment_length: 8, ratios: vec![2, 4], layers: Some(1) });
+    let first =
+        Mode::Pooled(PooledConfig { segment_length: 8, ratios: vec![2, 4], layers: Some(1), bidirectional: false });
     let (_, gradients) = run(&busy(first, own_reader(), &decoder));
     assert!(gradients.get("encoder.model.layers.0.mlp.down_proj.lora_B.weight").is_some());
     assert!(gradients.get("encoder.model.layers.1.mlp.down_proj.lora_B.weight").is_none());
@@ -252,7 +254,9 @@ fn the_next_token_loss_crosses_the_borders_of_segments() {
 fn results_do_not_depend_on_the_micro_batch() {
     let (decoder, samples) = (decoder(), samples(5));
     let losses = Losses { binding: 0.0, ..all_losses() };
-    for (mode, ratios, next_token) in [(pooled(), vec![2], 0.0), (auto_compressor(), vec![], 0.6)] {
+    for (mode, ratios, next_token) in
+        [(pooled(), vec![2], 0.0), (bidirectional::pooled(true), vec![2], 0.0), (auto_compressor(), vec![], 0.6)]
+    {
         let compressor = busy(mode, own_reader(), &decoder);
         let mut stage = stage(Losses { next_token, ..losses }, ratios);
         // Places of reconstructions and cuts are drawn anew for each group; leave nothing to draw.

@@ -224,8 +224,7 @@ impl<'a> CompressorTrainer<'a> {
             return Ok(());
         };
         let (samples, _) = self.sampler(self.corpus).batch(&Stage { batch: 256, ..stage.clone() }, 0)?;
-        let (center, score) =
-            (mean_embedding(self.decoder, &samples)?, rarity_score(self.decoder, pooled.layers, &samples)?);
+        let (center, score) = (mean_embedding(self.decoder, &samples)?, rarity_score(self.decoder, pooled, &samples)?);
         if let Some(connector) = &mut self.compressor.weights.connector {
             (connector.center, connector.score) = (center, score);
         }

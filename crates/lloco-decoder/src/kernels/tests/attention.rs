@@ -2,15 +2,17 @@ use super::super::attention as on_tensors;
 use super::super::attention::{Inputs, Sizes, View, attention};
 use super::super::cpu::Isa;
 use super::{close, numbers, tensor, values};
+use crate::ops;
 use burn::tensor::{Bool, Device, FloatDType, Tensor, TensorData, activation, s};
 
-fn sizes([batch, heads, kv_heads, queries, keys, dim]: [usize; 6]) -> Sizes {
-    Sizes { batch, heads, kv_heads, queries, keys, dim }
+fn sizes([batch, heads, kv_heads, queries, keys, dim]: [usize; 6], causal: bool) -> Sizes {
+    Sizes { batch, heads, kv_heads, queries, keys, dim, causal }
 }
 
-/// Prefill and decoding, one head and groups, odd lengths, dimensions that fill no register, padding up to everything.
-fn cases() -> Vec<([usize; 6], Vec<usize>)> {
-    vec![
+/// Prefill and decoding, one head and groups, odd lengths, dimensions that fill no register, padding up to everything;
+/// each causal and not.
+fn cases() -> Vec<([usize; 6], Vec<usize>, bool)> {
+    let cases = [
         ([1, 1, 1, 1, 1, 16], vec![]),
         ([2, 6, 2, 5, 130, 32], vec![3, 70]),
         ([1, 9, 3, 1, 700, 64], vec![]),
@@ -20,7 +22,9 @@ fn cases() -> Vec<([usize; 6], Vec<usize>)> {
         ([3, 9, 3, 1, 1500, 64], vec![0, 1400, 600]),
         ([1, 4, 4, 3, 77, 80], vec![77]),
         ([2, 4, 2, 40, 40, 48], vec![40, 39]),
-    ]
+    ];
+    let both = |(case, padding): ([usize; 6], Vec<usize>)| [true, false].map(|causal| (case, padding.clone(), causal));
+    cases.into_iter().flat_map(both).collect()
 }
 
 fn reference(inputs: &Inputs<'_, f32>) -> Vec<f32> {
@@ -46,8 +50,8 @@ fn reference(inputs: &Inputs<'_, f32>) -> Vec<f32> {
 #[test]
 fn every_path_attends() {
     for isa in Isa::available() {
-        for (case, padding) in cases() {
-            let z = sizes(case);
+        for (case, padding, causal) in cases() {
+            let z = sizes(case, causal);
             // Keys and values lie in a cache with room to spare.
             let room = z.keys + 7;
             let q = numbers(z.batch * z.queries * z.heads * z.dim, 1).iter().map(|x| 4.0 * x).collect::<Vec<_>>();
@@ -65,10 +69,10 @@ fn every_path_attends() {
 }
 
 /// Attention in burn's own operations.
-fn plain(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize]) -> Tensor<3> {
+fn plain(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize], causal: bool) -> Tensor<3> {
     let [batch, queries, heads, dim] = q.dims();
     let [_, kv_heads, keys, _] = k.dims();
-    let z = sizes([batch, heads, kv_heads, queries, keys, dim]);
+    let z = sizes([batch, heads, kv_heads, queries, keys, dim], causal);
     let spread = |x: Tensor<4>| {
         let x: Tensor<5> = x.unsqueeze_dim(2);
         x.repeat_dim(2, z.group()).reshape([batch, heads, keys, dim])
@@ -90,7 +94,7 @@ fn plain(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize]) -> Tensor<
 #[test]
 fn tensors_and_gradients_agree_with_burn() {
     let device = Device::flex().autodiff();
-    for (case, padding) in cases() {
+    for (case, padding, causal) in cases() {
         let [batch, heads, kv_heads, queries, keys, dim] = case;
         let q = tensor::<4>([batch, queries, heads, dim], 1, &device).mul_scalar(2.0).require_grad();
         let k = tensor::<4>([batch, kv_heads, keys, dim], 2, &device).require_grad();
@@ -102,11 +106,30 @@ fn tensors_and_gradients_agree_with_burn() {
             let gradient = |x: &Tensor<4>| values(x.grad_remove(&mut gradients).expect("tracked"));
             [vec![value], [&q, &k, &v].map(gradient).to_vec()].concat()
         };
-        let found = outcome(on_tensors(q.clone(), k.clone(), v.clone(), &padding));
-        let wanted = outcome(plain(q.clone(), k.clone(), v.clone(), &padding));
+        let found = outcome(on_tensors(q.clone(), k.clone(), v.clone(), &padding, causal));
+        let wanted = outcome(plain(q.clone(), k.clone(), v.clone(), &padding, causal));
         for ((found, wanted), what) in found.iter().zip(&wanted).zip(["output", "dq", "dk", "dv"]) {
-            close(found, wanted, 3e-5, &format!("{what} of {case:?} padded {padding:?}"));
+            close(found, wanted, 3e-5, &format!("{what} of {case:?} padded {padding:?} causal {causal}"));
         }
+    }
+}
+
+#[test]
+fn other_devices_operations_agree() {
+    let device = Device::flex();
+    for (case, padding, causal) in cases() {
+        let ([batch, heads, kv_heads, queries, keys, dim], z) = (case, sizes(case, causal));
+        // A query that sees nothing is a matter of its own.
+        if padding.iter().chain([&0]).any(|&pad| pad >= z.visible(0)) {
+            continue;
+        }
+        let q = tensor::<4>([batch, queries, heads, dim], 1, &device).mul_scalar(2.0);
+        let [k, v] = [2, 3].map(|seed| tensor::<4>([batch, kv_heads, keys, dim], seed, &device));
+        let found = values(on_tensors(q.clone(), k.clone(), v.clone(), &padding, causal));
+        // The kernels take f32 alone: other types go the way of other devices.
+        let [q, k, v] = [q, k, v].map(|x| x.cast(FloatDType::F64));
+        let wanted = values(ops::attention(q, k, v, &padding, causal).cast(FloatDType::F32));
+        close(&found, &wanted, 5e-6, &format!("{case:?} padded {padding:?} causal {causal}"));
     }
 }
 
@@ -117,14 +140,14 @@ fn views_of_a_cache_are_read_in_place() {
     let [k, v] = [2, 3].map(|seed| tensor::<4>([2, 2, 50, 16], seed, &device));
     let view = |x: &Tensor<4>| x.clone().slice(s![.., .., 5..40, ..]);
     let dense = |x: &Tensor<4>| Tensor::from_data(view(x).to_data(), &device);
-    let wanted = values(on_tensors(q.clone(), dense(&k), dense(&v), &[]));
-    assert_eq!(values(on_tensors(q.clone(), view(&k), view(&v), &[])), wanted);
+    let wanted = values(on_tensors(q.clone(), dense(&k), dense(&v), &[], true));
+    assert_eq!(values(on_tensors(q.clone(), view(&k), view(&v), &[], true)), wanted);
     // [batch, keys, kv_heads, dim] with two dimensions swapped, and dims out of order altogether.
     let swapped = |x: &Tensor<4>| dense(x).swap_dims(1, 2);
     let again = |x: &Tensor<4>| Tensor::<4>::from_data(swapped(x).to_data(), &device).swap_dims(1, 2);
-    assert_eq!(values(on_tensors(q.clone(), again(&k), again(&v), &[])), wanted);
+    assert_eq!(values(on_tensors(q.clone(), again(&k), again(&v), &[], true)), wanted);
     let sparse = |x: &Tensor<4>| Tensor::<4>::from_data(dense(x).swap_dims(2, 3).to_data(), &device).swap_dims(2, 3);
-    assert_eq!(values(on_tensors(q, sparse(&k), sparse(&v), &[])), wanted);
+    assert_eq!(values(on_tensors(q, sparse(&k), sparse(&v), &[], true)), wanted);
 }
 
 #[test]
@@ -133,10 +156,10 @@ fn hidden_garbage_stays_hidden() {
     for queries in [1, 40] {
         let q = tensor::<4>([1, queries, 2, 16], 1, &device);
         let [k, v] = [2, 3].map(|seed| tensor::<4>([1, 1, 100, 16], seed, &device));
-        let wanted = values(on_tensors(q.clone(), k.clone(), v.clone(), &[10]));
+        let wanted = values(on_tensors(q.clone(), k.clone(), v.clone(), &[10], true));
         let loud = Tensor::full([1, 1, 10, 16], 1e30, &device);
         let [k, v] = [k, v].map(|x| x.slice_assign(s![.., .., 0..10, ..], loud.clone()));
-        assert_eq!(values(on_tensors(q, k, v, &[10])), wanted);
+        assert_eq!(values(on_tensors(q, k, v, &[10], true)), wanted);
     }
 }
 
@@ -150,8 +173,8 @@ fn keys_and_values_may_be_halves() {
             let halves = [&k, &v].map(|x| x.clone().cast(dtype));
             let rounded = halves.clone().map(|x| x.cast(FloatDType::F32));
             let ([k, v], [rk, rv]) = (halves, rounded);
-            let wanted = values(on_tensors(q.clone(), rk, rv, &[3]));
-            assert_eq!(values(on_tensors(q.clone(), k, v, &[3])), wanted, "{dtype:?}");
+            let wanted = values(on_tensors(q.clone(), rk, rv, &[3], true));
+            assert_eq!(values(on_tensors(q.clone(), k, v, &[3], true)), wanted, "{dtype:?}");
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::EncoderOptions;
 #[test]
 fn gradients_agree_with_finite_differences() {
     let (decoder, samples) = (decoder(), samples(3));
-    let one = Mode::Pooled(PooledConfig { segment_length: 8, ratios: vec![2, 4], layers: Some(1) });
+    let one =
+        Mode::Pooled(PooledConfig { segment_length: 8, ratios: vec![2, 4], layers: Some(1), bidirectional: false });
     let names = ["self_attn.q_proj.delta", "self_attn.o_proj.delta", "mlp.down_proj.delta", "connector.up"];
     let auto_names = ["layers.0.self_attn.k_proj.delta", "layers.1.mlp.up_proj.delta", "embed_summary"];
     for (mode, ratios, names) in [(one, vec![4], &names[..]), (auto_compressor(), vec![], &auto_names)] {
