@@ -11,6 +11,6 @@ options=(--store "$library" --ratio "${RATIO:-16}" ${MODEL:+--model "$MODEL" --c
 bin=$root/target/release/examples
 "$bin/ingest" "${options[@]}" --group stories --data "$train"
 "$bin/ingest" "${options[@]}" --group stories --data "$held_out"
-"$bin/finetune" "${options[@]}" --group stories --questions "$train" --epochs "${EPOCHS:-1}" --learning-rate 3e-4 \
+"$bin/finetune" "${options[@]}" --group stories --questions "$train" --epochs "${EPOCHS:-1}" --learning-rate 5e-4 \
     --batch-size 16 --accumulation 1
 "$bin/evaluate" "${options[@]}" --group stories --data "$held_out" --questions "${QUESTIONS:-150}" --max-new-tokens 16
