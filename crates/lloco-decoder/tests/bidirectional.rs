@@ -2,23 +2,13 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+mod common;
 
+use common::decoder;
 use lloco_decoder::{
-    Checkpoint, Decoder, DecoderConfig, Error, KvCache, Packing, Pass, WeightType,
-    burn::tensor::{Device, Tensor, s},
+    Error, KvCache, Packing, Pass,
+    burn::tensor::{Tensor, s},
 };
-use serde_json::json;
-
-fn decoder() -> Decoder {
-    let config = json!({
-        "model_type": "llama", "hidden_size": 44, "intermediate_size": 75, "num_hidden_layers": 3,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 10, "vocab_size": 51,
-        "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
-    });
-    let config = DecoderConfig::from_json(&config.to_string(), Path::new("tiny")).unwrap();
-    Decoder::load(&Checkpoint::random(config, 5), WeightType::F32, &Device::flex()).unwrap()
-}
 
 fn worst(a: &Tensor<3>, b: &Tensor<3>) -> f32 {
     let values = |x: &Tensor<3>| x.clone().into_data().try_to_vec::<f32>().unwrap();

@@ -31,6 +31,7 @@ impl Buffer {
     pub(crate) fn new(len: usize) -> Self {
         let mut numbers = if len < LEAST { Vec::new() } else { keeper().take(len).unwrap_or_default() };
         numbers.resize(len, 0.0);
+        // A kernel that reads what it has not written shows in every test.
         if cfg!(debug_assertions) {
             numbers.fill(f32::NAN);
         }
