@@ -88,9 +88,9 @@ fn one_by_one(path: &Path) -> Result<()> {
 /// How a store behaves as it grows. The larger ones are the smaller ones, filled up.
 fn by_size(root: &Path) -> Result<()> {
     println!(
-        "| documents | `replace_all`, documents/s | `put_summaries`, documents/s | MB/s of both | open to write | open to read | first softprompt | the next | bytes a document token | catalogue, bytes a document | open after a kill |"
+        "| documents | `replace_all`, documents/s | `put_summaries`, documents/s | MB/s of both | open to write | open to read | first softprompt | the next | bytes a document token | catalogue, bytes a document | open after a kill | new catalogue from the files |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     let path = root.join("library");
     let mut filled = 0;
     for size in SIZES {
@@ -104,9 +104,10 @@ fn by_size(root: &Path) -> Result<()> {
         let [read, first, next] = [0, 1, 2].map(|which| middle(cold.iter().map(|times| times[which]).collect()));
         let stats = LocalStore::open_read_only(&path)?.stats()?;
         let token_bytes = (stats.summary_bytes + stats.catalogue_bytes) as f64 / (size * TOKENS) as f64;
-        let recovery = recover(&path, size)?;
+        let killed = after_kill(&path, size)?;
+        let recovered = recover(&path)?;
         println!(
-            "| {size} | {:.0} | {:.0} | {:.0} | {} | {} | {} | {} | {token_bytes:.1} | {} | {} |",
+            "| {size} | {:.0} | {:.0} | {:.0} | {} | {} | {} | {} | {token_bytes:.1} | {} | {} | {} |",
             count / add.as_secs_f64(),
             count / put.as_secs_f64(),
             bytes / 1e6 / (add + put).as_secs_f64(),
@@ -115,7 +116,8 @@ fn by_size(root: &Path) -> Result<()> {
             milliseconds(first),
             milliseconds(next),
             stats.catalogue_bytes / size as u64,
-            milliseconds(recovery),
+            milliseconds(killed),
+            milliseconds(recovered),
         );
     }
     Ok(())
@@ -147,7 +149,7 @@ fn fill(path: &Path, numbers: std::ops::Range<usize>) -> Result<(Duration, Durat
 }
 
 /// Kills a writer in the middle of its work, and opens the store after it.
-fn recover(path: &Path, size: usize) -> Result<Duration> {
+fn after_kill(path: &Path, size: usize) -> Result<Duration> {
     let mut times = Vec::new();
     for run in 0..3 {
         let mut child = Command::new(env::current_exe()?)
@@ -166,6 +168,22 @@ fn recover(path: &Path, size: usize) -> Result<Duration> {
         store.remove(&document.id)?;
     }
     Ok(middle(times))
+}
+
+/// Makes a new catalogue where the old one is lost, and puts the old one back.
+fn recover(path: &Path) -> Result<Duration> {
+    let (catalogue, aside) = (path.join("catalog.redb"), path.with_extension("catalog"));
+    fs::rename(&catalogue, &aside)?;
+    let start = Instant::now();
+    let recovered = LocalStore::recover(path)?;
+    let taken = start.elapsed();
+    let found = recovered.map(|found| (found.documents, found.summaries));
+    fs::rename(&aside, &catalogue)?;
+    let stats = LocalStore::open_read_only(path)?.stats()?;
+    match found {
+        Some((documents, summaries)) if documents >= stats.documents && summaries >= stats.documents => Ok(taken),
+        found => Err(format!("of {} documents were recovered {found:?}", stats.documents).into()),
+    }
 }
 
 /// A writer that goes on until it is killed.

@@ -82,14 +82,14 @@ pub enum SavedModule {
 
 /// Something that adds a term to the model's linear projections, such as a LoRA adapter.
 ///
-/// The model computes `y = x W^T + b` and then adds [`delta`](Self::delta) where there is one.
-/// [`NoAdapter`] adds nothing and costs nothing.
+/// The model computes `y = x W^T + b` and then asks the adapter for [`apply`](Self::apply). [`NoAdapter`] adds nothing and
+/// costs nothing.
 pub trait LinearAdapter: Send + Sync {
-    /// The term to add at `site`, or `None`.
+    /// `output` with the term of `site` added, or `output` as it is where there is none.
     ///
-    /// `input` is what the projection reads, `[batch, seq, in]`; the result is `[batch, seq, out]`
-    /// on the same device and of the same float type.
-    fn delta(&self, site: Site, input: &Tensor<3>) -> Option<Tensor<3>>;
+    /// `input` is what the projection read, `[batch, seq, in]`, `output` what it made of it, `[batch, seq, out]`; the
+    /// result has the shape, device and float type of `output`. [`low_rank`](crate::low_rank) does it for two factors.
+    fn apply(&self, site: Site, input: &Tensor<3>, output: Tensor<3>) -> Tensor<3>;
 
     /// A full replacement for a module's weight, or `None` to keep the model's own.
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
@@ -99,8 +99,8 @@ pub trait LinearAdapter: Send + Sync {
 }
 
 impl<T: LinearAdapter + ?Sized> LinearAdapter for &T {
-    fn delta(&self, site: Site, input: &Tensor<3>) -> Option<Tensor<3>> {
-        (**self).delta(site, input)
+    fn apply(&self, site: Site, input: &Tensor<3>, output: Tensor<3>) -> Tensor<3> {
+        (**self).apply(site, input, output)
     }
 
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
@@ -109,8 +109,8 @@ impl<T: LinearAdapter + ?Sized> LinearAdapter for &T {
 }
 
 impl<T: LinearAdapter + ?Sized> LinearAdapter for Arc<T> {
-    fn delta(&self, site: Site, input: &Tensor<3>) -> Option<Tensor<3>> {
-        (**self).delta(site, input)
+    fn apply(&self, site: Site, input: &Tensor<3>, output: Tensor<3>) -> Tensor<3> {
+        (**self).apply(site, input, output)
     }
 
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
@@ -123,7 +123,7 @@ impl<T: LinearAdapter + ?Sized> LinearAdapter for Arc<T> {
 pub struct NoAdapter;
 
 impl LinearAdapter for NoAdapter {
-    fn delta(&self, _site: Site, _input: &Tensor<3>) -> Option<Tensor<3>> {
-        None
+    fn apply(&self, _site: Site, _input: &Tensor<3>, output: Tensor<3>) -> Tensor<3> {
+        output
     }
 }

@@ -48,9 +48,6 @@ impl Linear {
 
     /// [`forward`](Self::forward) plus what the adapter adds at `site`.
     pub(crate) fn adapted(&self, x: Tensor<3>, site: Site, adapter: &dyn LinearAdapter) -> Tensor<3> {
-        match adapter.delta(site, &x) {
-            Some(delta) => self.forward(x) + delta,
-            None => self.forward(x),
-        }
+        adapter.apply(site, &x, self.forward(x.clone()))
     }
 }

@@ -85,15 +85,18 @@ impl Tuned {
 }
 
 impl LinearAdapter for Tuned {
-    fn delta(&self, site: Site, input: &Tensor<3>) -> Option<Tensor<3>> {
+    fn apply(&self, site: Site, input: &Tensor<3>, output: Tensor<3>) -> Tensor<3> {
         match self {
-            Self::Lora(adapter) => adapter.delta(site, input),
-            Self::Full(deltas) => {
-                let delta = deltas.sites.get(&site)?.clone().cast(input.dtype());
-                let ([batch, seq, width], [out, _]) = (input.dims(), delta.dims());
-                let rows = input.clone().reshape([batch * seq, width]);
-                Some(rows.matmul(delta.transpose()).reshape([batch, seq, out]))
-            }
+            Self::Lora(adapter) => adapter.apply(site, input, output),
+            Self::Full(deltas) => match deltas.sites.get(&site) {
+                Some(delta) => {
+                    let ([batch, seq, width], [out, _]) = (input.dims(), delta.dims());
+                    let rows = input.clone().reshape([batch * seq, width]);
+                    let delta = delta.clone().cast(input.dtype());
+                    output + rows.matmul(delta.transpose()).reshape([batch, seq, out])
+                }
+                None => output,
+            },
         }
     }
 

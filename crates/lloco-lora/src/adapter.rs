@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use lloco_decoder::{DecoderConfig, LinearAdapter, SavedModule, Site};
+use lloco_decoder::{DecoderConfig, LinearAdapter, SavedModule, Site, low_rank};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{Error, LoraConfig, Result, config::SAVED_MODULES};
@@ -101,8 +101,11 @@ impl Adapter {
 }
 
 impl LinearAdapter for Adapter {
-    fn delta(&self, site: Site, input: &Tensor<3>) -> Option<Tensor<3>> {
-        Some(self.factors.get(&site)?.delta(input.clone()))
+    fn apply(&self, site: Site, input: &Tensor<3>, output: Tensor<3>) -> Tensor<3> {
+        match self.factors.get(&site) {
+            Some(Factors { a, b, scale }) => low_rank(output, input.clone(), a, b, *scale),
+            None => output,
+        }
     }
 
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
@@ -111,19 +114,5 @@ impl LinearAdapter for Adapter {
             SavedModule::LmHead => "lm_head",
         };
         self.saved.get(name).cloned()
-    }
-}
-
-impl Factors {
-    /// `scale * (x A^T) B^T`: `[batch, seq, in]` -> `[batch, seq, out]`, in the float type of `x`.
-    ///
-    /// Two-dimensional products read the transposed factors in place; batched ones would copy them.
-    fn delta(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, seq, width] = x.dims();
-        let dtype = x.dtype();
-        let [out, _] = self.b.dims();
-        let narrow = x.reshape([batch * seq, width]).matmul(self.a.clone().cast(dtype).transpose());
-        let wide = narrow.mul_scalar(self.scale).matmul(self.b.clone().cast(dtype).transpose());
-        wide.reshape([batch, seq, out])
     }
 }

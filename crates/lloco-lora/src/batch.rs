@@ -47,19 +47,22 @@ fn same(a: Option<&Arc<Adapter>>, b: Option<&Arc<Adapter>>) -> bool {
 }
 
 impl LinearAdapter for AdapterBatch {
-    fn delta(&self, site: Site, input: &Tensor<3>) -> Option<Tensor<3>> {
-        if let [(_, adapter)] = self.runs.as_slice() {
-            return adapter.as_ref()?.delta(site, input);
+    fn apply(&self, site: Site, input: &Tensor<3>, output: Tensor<3>) -> Tensor<3> {
+        let adapted = |adapter: &Option<Arc<Adapter>>| adapter.as_ref().is_some_and(|a| a.factors.contains_key(&site));
+        match self.runs.as_slice() {
+            [(_, Some(adapter))] => adapter.apply(site, input, output),
+            runs if !runs.iter().any(|(_, adapter)| adapted(adapter)) => output,
+            runs => {
+                let parts = runs.iter().map(|(rows, adapter)| {
+                    let part = |x: &Tensor<3>| x.clone().slice(s![rows.clone(), .., ..]);
+                    match adapter {
+                        Some(adapter) => adapter.apply(site, &part(input), part(&output)),
+                        None => part(&output),
+                    }
+                });
+                Tensor::cat(parts.collect(), 0)
+            }
         }
-        let deltas: Vec<Option<Tensor<3>>> = self
-            .runs
-            .iter()
-            .map(|(rows, adapter)| adapter.as_ref()?.delta(site, &input.clone().slice(s![rows.clone(), .., ..])))
-            .collect();
-        let [_, seq, out] = deltas.iter().flatten().next()?.dims();
-        let zeros = |rows: &Range<usize>| Tensor::zeros([rows.len(), seq, out], (&input.device(), input.dtype()));
-        let parts = self.runs.iter().zip(deltas).map(|((rows, _), delta)| delta.unwrap_or_else(|| zeros(rows)));
-        Some(Tensor::cat(parts.collect(), 0))
     }
 
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {

@@ -8,7 +8,7 @@ use std::{fs, sync::Arc};
 use common::{busy_adapter, distance, examples, goldens, logits, noise, tiny_config, tiny_decoder, to_vec};
 use lloco_decoder::{
     Checkpoint, Decoder, LinearAdapter, NoAdapter, Projection, Site, WeightType,
-    burn::tensor::{Device, s},
+    burn::tensor::{Device, Tolerance, s},
 };
 use lloco_lora::{Adapter, AdapterBatch, Error, LoraConfig, Targets, evaluate};
 use safetensors::{SafeTensors, tensor::TensorView};
@@ -172,10 +172,13 @@ fn impossible_shapes_are_named() {
 }
 
 #[test]
-fn only_adapted_sites_have_a_delta() {
+fn only_adapted_sites_change() {
     let adapter = busy_adapter(&LoraConfig::default().with_targets(["v_proj"]), 1);
-    let delta =
-        |projection| adapter.delta(Site { layer: 0, projection }, &noise([1, 1, 32], 1)).map(|delta| delta.dims());
-    assert_eq!(delta(Projection::Value), Some([1, 1, 24]));
-    assert_eq!(delta(Projection::Query), None);
+    let (x, y) = (noise([1, 2, 32], 1), noise([1, 2, 24], 2));
+    let apply = |projection| adapter.apply(Site { layer: 0, projection }, &x, y.clone()).into_data();
+    let site = Site { layer: 0, projection: Projection::Value };
+    let delta = adapter.merged_delta(site).expect("it has one").transpose().unsqueeze();
+    let wanted = (y.clone() + x.clone().matmul(delta)).into_data();
+    apply(Projection::Value).assert_approx_eq::<f32>(&wanted, Tolerance::absolute(1e-6));
+    assert_eq!(apply(Projection::Query), y.clone().into_data());
 }

@@ -11,8 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lloco_decoder::{NoAdapter, Sampling};
-use lloco_lora::finetune::mix;
+use lloco_decoder::{NoAdapter, Sampling, mix};
 use lloco_retrieval::{PassageConfig, PassageSplitter};
 use serde::Serialize;
 

@@ -7,10 +7,12 @@
 use rayon::prelude::*;
 use std::any::Any;
 use std::cell::Cell;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::available_parallelism;
 
 thread_local! {
     /// The crew that waits for this thread's work; null where there is none. Set by [`Held`] alone.
@@ -30,6 +32,13 @@ pub(crate) fn each(tasks: usize, work: impl Fn(usize) + Sync) {
 
 /// Runs `work` with rayon's threads standing ready. For milliseconds: nothing else that uses rayon gets on meanwhile.
 pub(crate) fn ready<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let cores = *CORES.get_or_init(|| available_parallelism().map_or(1, NonZero::get));
+    // More threads than cores would wait in each other's way.
+    if rayon::current_num_threads() > cores { work() } else { stand_ready(work) }
+}
+
+fn stand_ready<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     let threads = rayon::current_num_threads();
     if threads == 1 || !CREW.get().is_null() {
         return work();
@@ -182,7 +191,7 @@ mod tests {
     fn every_task_runs_once() {
         for threads in [1, 2, 5] {
             pool(threads).install(|| {
-                ready(|| {
+                stand_ready(|| {
                     for tasks in 0..300 {
                         let seen: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
                         each(tasks, |task| {
@@ -200,8 +209,8 @@ mod tests {
         let pool = pool(3);
         let sum = |_| {
             let total = AtomicUsize::new(0);
-            ready(|| {
-                ready(|| {
+            stand_ready(|| {
+                stand_ready(|| {
                     each(8, |a| {
                         each(8, |b| {
                             total.fetch_add(a * b, Ordering::Relaxed);
@@ -221,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_owner_when_all_are_done() {
-        let caught = catch_unwind(|| pool(2).install(|| ready(|| each(100, |task| assert_ne!(task, 50, "fifty")))));
+        let caught = catch_unwind(|| pool(2).install(|| stand_ready(|| each(100, |task| assert_ne!(task, 50, "fifty")))));
         assert!(caught.is_err());
         assert!(CREW.get().is_null());
     }

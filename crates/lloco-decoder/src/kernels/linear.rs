@@ -9,8 +9,8 @@ use super::cpu::{Isa, Kernel};
 use super::crew;
 use super::pack::{Inputs, PackedLinear, Panels, Unit, panel_len};
 use super::shared::Shared;
-use super::simd::{Block, LANES, Simd};
-use super::tile::{Left, Right, Sink, product};
+use super::simd::{LANES, Simd};
+use super::tile::{Left, Right, Sink, product, write};
 use std::ops::Range;
 
 /// Rows of x that one task keeps in the second-level cache, in bytes.
@@ -219,16 +219,6 @@ impl<U: Unit, S: Simd> Sink<S> for Out<'_, '_, U> {
         let width = LANES.min(self.task.n - column);
         // SAFETY: the tasks of one product have no row and column in common, and this piece ends with the call.
         let out = unsafe { self.task.out.piece(row * self.task.n + column, width) };
-        match out.first_chunk_mut::<LANES>() {
-            Some(out) if self.first => s.store(out, sum),
-            Some(out) => s.store(out, s.add(s.load(out), sum)),
-            None => {
-                let mut block: Block = [0.0; LANES];
-                s.store(&mut block, sum);
-                for (out, sum) in out.iter_mut().zip(block) {
-                    *out = if self.first { sum } else { *out + sum };
-                }
-            }
-        }
+        write(s, out, sum, !self.first);
     }
 }

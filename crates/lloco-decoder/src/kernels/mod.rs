@@ -7,10 +7,11 @@
 //! | `tile` | the inner loop of all matrix products |
 //! | `pack` | frozen weights in the kernels' order ([`PackedLinear`]) |
 //! | `linear`, `halves` | products with them, many rows or few: in f32 by FMA, in bf16 by tiles and dot products |
+//! | `matmul`, `low_rank` | products of matrices as they lie, and what an adapter adds |
 //! | `blocks`, `integer` | weights of eight and four bits in blocks of 32, and products with them in integers |
 //! | `attention`, `decode`, `attention_grad` | attention without a score matrix: prefill, decoding, gradients |
 //! | `loss` | cross entropy of hidden rows under a frozen head, a few rows of logits at a time |
-//! | `norm`, `rope`, `swiglu` | what stands between the products, one pass each |
+//! | `norm`, `rope`, `swiglu`, `dropout` | what stands between the products, one pass each |
 //! | `reuse` | outputs whose memory is kept for the next |
 //! | `crew`, `rows`, `shared` | sharing out work and output among threads |
 //! | `extension` | the way in from burn tensors, and the gradients' way back |
@@ -29,11 +30,14 @@ mod blocks;
 mod cpu;
 mod crew;
 mod decode;
+mod dropout;
 mod extension;
 mod halves;
 mod integer;
 mod linear;
 mod loss;
+mod low_rank;
+mod matmul;
 mod norm;
 mod pack;
 mod reuse;
@@ -47,7 +51,7 @@ mod tests;
 mod tile;
 
 pub(crate) use crew::ready;
-pub(crate) use extension::{attention, cross_entropy, linear, on_flex, rms_norm, rope, swiglu};
+pub(crate) use extension::{attention, cross_entropy, dropout, linear, low_rank, on_flex, rms_norm, rope, swiglu};
 pub(crate) use pack::{Inputs, PackedLinear};
 
 use burn::{backend::DispatchDevice, tensor::Device};

@@ -4,6 +4,7 @@ mod attention;
 mod blocks;
 mod linear;
 mod loss;
+mod low_rank;
 mod rowwise;
 
 use burn::tensor::{Device, Tensor, TensorData};

@@ -12,6 +12,13 @@ pub(crate) trait Sink<S: Simd> {
     fn put(&mut self, s: S, row: usize, panel: usize, sum: S::F);
 }
 
+/// Stores up to sixteen sums, or adds them to what is there.
+#[inline(always)]
+pub(crate) fn write<S: Simd>(s: S, out: &mut [f32], sum: S::F, add: bool) {
+    let sum = if add { s.add(s.load_part(out), sum) } else { sum };
+    s.store_part(out, sum);
+}
+
 /// Rows of `depth` numbers, `stride` apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Left<'a> {

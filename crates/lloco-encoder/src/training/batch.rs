@@ -5,8 +5,9 @@ use std::ops::Range;
 use lloco_decoder::{
     Decoder,
     burn::tensor::{Tensor, s},
+    mix,
 };
-use lloco_lora::finetune::{NamedGradients, mix};
+use lloco_lora::finetune::NamedGradients;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{

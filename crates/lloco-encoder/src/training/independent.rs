@@ -3,8 +3,9 @@
 use lloco_decoder::{
     Decoder,
     burn::tensor::{Tensor, s},
+    mix,
 };
-use lloco_lora::finetune::{NamedGradients, mix};
+use lloco_lora::finetune::NamedGradients;
 
 use super::reading::lifted;
 use crate::{Result, pooled::Windows, weights::Weights};

@@ -9,8 +9,9 @@
 use lloco_decoder::{
     Decoder, Pass,
     burn::tensor::{Tensor, s},
+    mix,
 };
-use lloco_lora::finetune::{NamedGradients, mix};
+use lloco_lora::finetune::NamedGradients;
 use rand::{Rng, rngs::StdRng};
 
 use super::{losses::Tally, reading::lifted, score::nll};

@@ -1,6 +1,6 @@
 //! From documents to samples: which comes when, and which of its text.
 
-use lloco_lora::finetune::mix;
+use lloco_decoder::mix;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use super::{

@@ -8,11 +8,8 @@ use std::{
     time::Instant,
 };
 
-use lloco_decoder::Decoder;
-use lloco_lora::{
-    TrainConfig,
-    finetune::{AdamW, mix},
-};
+use lloco_decoder::{Decoder, mix};
+use lloco_lora::{TrainConfig, finetune::AdamW};
 use serde::Serialize;
 use serde_json::json;
 

@@ -1,10 +1,10 @@
 //! What an effective batch says about the adapter where some of its examples have a teacher.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use lloco_decoder::{Decoder, LinearAdapter};
+use lloco_decoder::{Decoder, LinearAdapter, mix};
 
 use super::{
-    BatchGradients, Dropout, Example, NamedGradients, Teacher, cross_entropy, dropout::mix, micro_batch::MicroBatch,
+    BatchGradients, Dropout, Example, NamedGradients, Teacher, cross_entropy, micro_batch::MicroBatch,
 };
 use crate::{Adapter, Error, Result};
 

@@ -5,9 +5,10 @@
 
 use std::borrow::Cow;
 
+use lloco_decoder::mix;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use super::{Example, SummaryVectors, dropout::mix};
+use super::{Example, SummaryVectors};
 use crate::{Error, Result};
 
 /// The documents of a run's examples, to be put beside one another.

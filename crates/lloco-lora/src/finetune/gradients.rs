@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
-use lloco_decoder::{Decoder, LinearAdapter};
+use lloco_decoder::{Decoder, LinearAdapter, mix};
 use serde::Serialize;
 
-use super::{Dropout, Example, dropout::mix, micro_batch::MicroBatch};
+use super::{Dropout, Example, micro_batch::MicroBatch};
 use crate::{Adapter, Error, Result, tensor_file};
 
 /// Gradients by parameter name.

@@ -33,7 +33,7 @@ mod teacher;
 mod trainer;
 
 pub use config::{Schedule, TrainConfig};
-pub use dropout::{Dropout, mix};
+pub use dropout::Dropout;
 pub use example::{Example, SummaryVectors};
 pub use gradients::{BatchGradients, Evaluation, NamedGradients, batch_gradients, evaluate};
 pub use loss::{Scored, cross_entropy};

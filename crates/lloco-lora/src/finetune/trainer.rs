@@ -8,12 +8,12 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor};
-use lloco_decoder::Decoder;
+use lloco_decoder::{Decoder, mix};
 use serde::Serialize;
 
 use super::{
     AdamW, BatchGradients, Evaluation, Example, SummaryVectors, TrainConfig, batch_gradients, distil::taught_gradients,
-    distractors::Distractors, dropout::mix, evaluate, order::Order,
+    distractors::Distractors, evaluate, order::Order,
 };
 use crate::{Adapter, Error, Result, durable::Checkpoints};
 

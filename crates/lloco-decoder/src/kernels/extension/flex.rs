@@ -1,0 +1,172 @@
+//! The kernels on flex tensors: shapes checked, views made dense where a kernel needs that.
+
+use super::super::attention::{self, Inputs, Sizes, View};
+use super::super::cpu::Isa;
+use super::super::low_rank::Factors;
+use super::super::pack::PackedLinear;
+use super::super::reuse::Buffer;
+use super::super::rope::{self, Rotation};
+use super::super::{linear, loss};
+use burn::tensor::{DType, Element};
+use burn_flex::FlexTensor;
+use half::{bf16, f16};
+use std::sync::Arc;
+
+/// The losses of the rows of `hidden`, and their gradients.
+pub(super) fn losses(hidden: FlexTensor, head: &PackedLinear, targets: &[u32], slopes: Option<&mut [f32]>) -> FlexTensor {
+    let hidden = dense(hidden);
+    assert_eq!(shape(&hidden), [targets.len(), head.shape()[1]], "loss: {} targets, {head:?}", targets.len());
+    let mut out = Buffer::new(targets.len());
+    loss::cross_entropy(Isa::best(), numbers(&hidden), head, targets, &mut out, slopes);
+    tensor(out, vec![targets.len()])
+}
+
+/// `x` `[.., cols_in]` times the transpose of `w`.
+pub(super) fn product(x: &FlexTensor, w: &PackedLinear) -> FlexTensor {
+    let x = dense(x.clone());
+    let [rows_out, cols_in] = w.shape();
+    let mut shape = shape(&x);
+    let width = shape.last_mut().expect("linear: x has no dimension");
+    assert_eq!(*width, cols_in, "linear: x is {width} wide, the weight is [{rows_out}, {cols_in}]");
+    *width = rows_out;
+    let mut out = Buffer::new(shape.iter().product());
+    linear::linear(Isa::best(), numbers(&x), w, &mut out);
+    tensor(out, shape)
+}
+
+/// The factors of an adapter; all dense.
+pub(super) fn factors<'a>(a: &'a FlexTensor, b: &'a FlexTensor, scale: f64) -> Factors<'a> {
+    match (shape(a).as_slice(), shape(b).as_slice()) {
+        (&[rank, inputs], &[outputs, r]) if r == rank => {
+            Factors { a: numbers(a), b: numbers(b), rank, inputs, outputs, scale: scale as f32 }
+        }
+        (a, b) => panic!("low rank: expected a [rank, in] and b [out, rank], found {a:?} and {b:?}"),
+    }
+}
+
+/// `y` with what the factors add to it for `x`, and `scale * x aT`. All but `y` are dense.
+pub(super) fn added(
+    y: FlexTensor,
+    x: &FlexTensor,
+    a: &FlexTensor,
+    b: &FlexTensor,
+    scale: f64,
+) -> (FlexTensor, FlexTensor) {
+    let factors = factors(a, b, scale);
+    let (mut y, mut narrow_shape) = (dense(y), shape(x));
+    let widths = (narrow_shape.last().copied(), shape(&y).last().copied());
+    assert_eq!(widths, (Some(factors.inputs), Some(factors.outputs)), "low rank: x {:?}, y {:?}", shape(x), shape(&y));
+    let place = y.layout().start_offset()..y.layout().start_offset() + y.layout().num_elements();
+    let narrow = factors.add(Isa::best(), numbers(x), &mut y.storage_mut::<f32>()[place]);
+    narrow_shape.pop();
+    narrow_shape.push(factors.rank);
+    (y, tensor(narrow, narrow_shape))
+}
+
+/// The tables and positions of a rotation.
+#[derive(Clone, Debug)]
+pub(super) struct Turn {
+    pub(super) cos: FlexTensor,
+    pub(super) sin: FlexTensor,
+    pub(super) offset: usize,
+    pub(super) padding: Arc<[usize]>,
+}
+
+/// Rotates `x` `[batch, seq, heads, dim]`.
+pub(super) fn turn(x: FlexTensor, by: &Turn, sense: f32) -> FlexTensor {
+    let x = dense(x);
+    let &[_, seq, heads, dim] = shape(&x).as_slice() else {
+        panic!("rope: expected [batch, seq, heads, dim], found {:?}", shape(&x));
+    };
+    let (cos, sin) = (numbers(&by.cos), numbers(&by.sin));
+    let rotation = Rotation { cos, sin, seq, heads, dim, offset: by.offset, padding: &by.padding, sense };
+    let mut out = Buffer::new(numbers(&x).len());
+    rope::rope(Isa::best(), numbers(&x), rotation, &mut out);
+    tensor(out, shape(&x))
+}
+
+/// Queries, keys and values whose last dimensions are dense.
+#[derive(Clone, Debug)]
+pub(super) struct Heads {
+    pub(super) q: FlexTensor,
+    pub(super) k: FlexTensor,
+    pub(super) v: FlexTensor,
+    padding: Arc<[usize]>,
+    pub(super) sizes: Sizes,
+}
+
+impl Heads {
+    pub(super) fn new(q: FlexTensor, k: FlexTensor, v: FlexTensor, padding: Arc<[usize]>, causal: bool) -> Self {
+        let sizes = match (shape(&q).as_slice(), shape(&k).as_slice()) {
+            (&[batch, queries, heads, dim], &[b, kv_heads, keys, d])
+                if (b, d) == (batch, dim) && shape(&k) == shape(&v) =>
+            {
+                Sizes { batch, heads, kv_heads, queries, keys, dim, causal }
+            }
+            (q, k) => panic!("attention: q {q:?}, k {k:?}, v {:?} do not fit", shape(&v)),
+        };
+        assert!(sizes.kv_heads > 0 && sizes.heads % sizes.kv_heads == 0, "attention: {sizes:?}");
+        Self { q: rows(q), k: rows(k), v: rows(v), padding, sizes }
+    }
+
+    pub(super) fn inputs<T: Element + bytemuck::Pod>(&self) -> Inputs<'_, T> {
+        // Queries come as [batch, row, head, dim].
+        let [batch, row, head] = strides(&self.q);
+        let q = View { strides: [batch, head, row], ..self.view(&self.q) };
+        Inputs { sizes: self.sizes, q, k: self.view(&self.k), v: self.view(&self.v), padding: &self.padding }
+    }
+
+    fn view<'a, T: Element + bytemuck::Pod>(&self, x: &'a FlexTensor) -> View<'a, T> {
+        let offset = x.layout().start_offset();
+        View { data: x.storage::<T>(), offset, strides: strides(x), dim: self.sizes.dim }
+    }
+}
+
+pub(super) fn attend(heads: &Heads, lse: Option<&mut [f32]>) -> FlexTensor {
+    let shape = shape(&heads.q);
+    let mut out = Buffer::new(shape.iter().product());
+    let isa = Isa::best();
+    match heads.k.dtype() {
+        DType::F16 => attention::attention(isa, heads.inputs::<f16>(), &mut out, lse),
+        DType::BF16 => attention::attention(isa, heads.inputs::<bf16>(), &mut out, lse),
+        _ => attention::attention(isa, heads.inputs::<f32>(), &mut out, lse),
+    }
+    tensor(out, shape)
+}
+
+/// `x` itself if its last dimension is dense and no stride negative, else a dense copy.
+pub(super) fn rows(x: FlexTensor) -> FlexTensor {
+    let strides = x.layout().strides();
+    let width = shape(&x).last().copied().unwrap_or(1);
+    let usable = strides.iter().all(|&s| s >= 0) && (width == 1 || strides.last() == Some(&1));
+    if usable { x } else { x.to_contiguous() }
+}
+
+/// Strides of the first three dimensions of what [`rows`] returned.
+pub(super) fn strides(x: &FlexTensor) -> [usize; 3] {
+    std::array::from_fn(|i| x.layout().strides()[i] as usize)
+}
+
+/// `x` itself if dense, else a dense copy.
+pub(super) fn dense(x: FlexTensor) -> FlexTensor {
+    if x.is_contiguous() { x } else { x.to_contiguous() }
+}
+
+/// The numbers of a dense tensor, in order.
+pub(super) fn numbers(x: &FlexTensor) -> &[f32] {
+    let start = x.layout().start_offset();
+    &whole(x)[start..start + x.layout().num_elements()]
+}
+
+/// All numbers of the storage behind a tensor.
+pub(super) fn whole(x: &FlexTensor) -> &[f32] {
+    x.storage::<f32>()
+}
+
+pub(super) fn shape(x: &FlexTensor) -> Vec<usize> {
+    x.layout().shape().to_vec()
+}
+
+pub(super) fn tensor(numbers: Buffer, shape: Vec<usize>) -> FlexTensor {
+    FlexTensor::from_data(numbers.into_data(shape))
+}

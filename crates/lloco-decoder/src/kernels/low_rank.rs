@@ -1,0 +1,92 @@
+//! What an adapter adds to a projection, `scale * (x aT) bT`, and its gradients (arXiv 2106.09685, section 4.1).
+
+use super::cpu::{Isa, Kernel};
+use super::matmul::{Write, matmul, transposed};
+use super::reuse::Buffer;
+use super::simd::{LANES, Simd};
+
+/// Up to so many rows (decoding), numbers are summed up one by one: nothing is transposed for them.
+const FEW: usize = 4;
+
+/// The two factors of an adapter.
+#[derive(Clone, Copy)]
+pub(crate) struct Factors<'a> {
+    /// `[rank, inputs]`.
+    pub(crate) a: &'a [f32],
+    /// `[outputs, rank]`.
+    pub(crate) b: &'a [f32],
+    pub(crate) rank: usize,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    pub(crate) scale: f32,
+}
+
+/// The gradients of `x` `[rows, inputs]` and of both factors.
+pub(crate) struct Found {
+    pub(crate) x: Buffer,
+    pub(crate) a: Buffer,
+    pub(crate) b: Buffer,
+}
+
+impl Factors<'_> {
+    /// Adds the term of `x` `[rows, inputs]` to `y` `[rows, outputs]`. Returns `scale * x aT` `[rows, rank]`.
+    pub(crate) fn add(&self, isa: Isa, x: &[f32], y: &mut [f32]) -> Buffer {
+        let &Self { a, b, rank, inputs, outputs, scale } = self;
+        let rows = if inputs == 0 { 0 } else { x.len() / inputs };
+        assert_eq!((x.len(), y.len()), (rows * inputs, rows * outputs), "{rows} rows, {inputs} to {outputs} wide");
+        let mut narrow = Buffer::new(rows * rank);
+        if rank == 0 {
+            return narrow;
+        }
+        if rows <= FEW {
+            for ((x, y), narrow) in x.chunks(inputs).zip(y.chunks_mut(outputs)).zip(narrow.chunks_mut(rank)) {
+                isa.run(Dots { matrix: a, x, scale, out: narrow, how: Write::Store });
+                isa.run(Dots { matrix: b, x: narrow, scale: 1.0, out: y, how: Write::Add });
+            }
+            return narrow;
+        }
+        matmul(isa, x, &transposed(a, rank, inputs), scale, &mut narrow, [rows, inputs, rank], Write::Store);
+        matmul(isa, &narrow, &transposed(b, outputs, rank), 1.0, y, [rows, rank, outputs], Write::Add);
+        narrow
+    }
+
+    /// The gradients, given that of `y` and what [`add`](Self::add) returned.
+    pub(crate) fn backward(&self, isa: Isa, x: &[f32], narrow: &[f32], grad: &[f32]) -> Found {
+        let &Self { a, b, rank, inputs, outputs, scale } = self;
+        let rows = if inputs == 0 { 0 } else { x.len() / inputs };
+        let mut found = Found { x: Buffer::new(x.len()), a: Buffer::new(a.len()), b: Buffer::new(b.len()) };
+        let mut slope = Buffer::new(rows * rank);
+        matmul(isa, grad, b, scale, &mut slope, [rows, outputs, rank], Write::Store);
+        matmul(isa, &slope, a, 1.0, &mut found.x, [rows, rank, inputs], Write::Store);
+        matmul(isa, &transposed(&slope, rows, rank), x, 1.0, &mut found.a, [rank, rows, inputs], Write::Store);
+        let mut b = Buffer::new(b.len());
+        matmul(isa, &transposed(narrow, rows, rank), grad, 1.0, &mut b, [rank, rows, outputs], Write::Store);
+        found.b.copy_from_slice(&transposed(&b, rank, outputs));
+        found
+    }
+}
+
+/// `scale * matrix x`, row by row.
+struct Dots<'a> {
+    matrix: &'a [f32],
+    x: &'a [f32],
+    scale: f32,
+    out: &'a mut [f32],
+    how: Write,
+}
+
+impl Kernel for Dots<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (row, out) in self.matrix.chunks_exact(self.x.len()).zip(self.out) {
+            let mut sum = s.splat(0.0);
+            for (x, w) in self.x.chunks(LANES).zip(row.chunks(LANES)) {
+                sum = s.fma(s.load_part(x), s.load_part(w), sum);
+            }
+            let sum = self.scale * s.sum(sum);
+            *out = if self.how == Write::Add { *out + sum } else { sum };
+        }
+    }
+}
