@@ -5,7 +5,7 @@ use std::{fs, ops::ControlFlow, path::PathBuf, process::ExitCode, sync::atomic::
 use clap::Parser;
 use indicatif::HumanDuration;
 use lloco_core::{
-    Prompts,
+    Compressor, Prompts,
     training::{CompressorTrainer, Corpus, Curriculum, Evaluation, TrainingEvent, TrainingOutcome},
 };
 use lloco_examples::{ModelArgs, Output, Result, interrupt, memory::peak_rss_bytes, progress};
@@ -24,6 +24,10 @@ struct Args {
     /// Documents to learn from: plain texts, and .jsonl files with a document a line
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
+
+    /// Begin with this trained compressor instead of new weights
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
 
     /// Documents to evaluate on [default: those to learn from]
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -52,6 +56,9 @@ fn train(args: Args) -> Result {
     let (checkpoint, decoder) = args.model.load()?;
     let wording = Prompts::new(checkpoint.tokenizer()?, checkpoint.config())?;
     let mut trainer = CompressorTrainer::new(&decoder, &checkpoint.fingerprint(), curriculum, &corpus, &wording)?;
+    if let Some(dir) = &args.from {
+        trainer = trainer.start_from(Compressor::load(dir, &decoder, &checkpoint.fingerprint())?)?;
+    }
     if let Some(corpus) = &held_out {
         trainer = trainer.with_held_out(corpus);
     }

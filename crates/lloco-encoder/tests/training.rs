@@ -213,6 +213,52 @@ fn breaking_off_saves() {
     assert!(matches!(&found, Err(Error::CheckpointMismatch { field, .. }) if field == "data"), "{found:?}");
 }
 
+/// All weights of a compressor.
+fn bytes(compressor: &Compressor) -> Vec<u8> {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("compressor");
+    compressor.save(&dir, lloco_lora::StoredType::F32, &[]).unwrap();
+    fs::read(dir.join("compressor.safetensors")).unwrap()
+}
+
+#[test]
+fn a_run_begins_with_a_trained_compressor_on_other_data() {
+    let (decoder, dir) = (tiny_decoder(), tempfile::tempdir().unwrap());
+    let mut settings = curriculum();
+    settings.stages.truncate(1);
+    let first_corpus = jsonl(dir.path(), 7);
+    let mut first = trainer(&decoder, &first_corpus, settings.clone());
+    first.run(dir.path().join("first"), None, &mut go_on).unwrap();
+    let trained = first.compressor().clone();
+    let steps = trained.config().steps;
+
+    let other = tempfile::tempdir().unwrap();
+    let corpus = jsonl(other.path(), 6);
+    let begin = || trainer(&decoder, &corpus, settings.clone()).start_from(trained.clone()).unwrap();
+    let mut second = begin();
+    assert_eq!(bytes(second.compressor()), bytes(&trained));
+    second.step().unwrap();
+    assert_ne!(bytes(second.compressor()), bytes(&trained));
+    assert_eq!(second.compressor().config().steps, steps + 1);
+    second.save(other.path()).unwrap();
+
+    // It goes on from the same start, and from no other.
+    let mut third = begin();
+    assert!(third.resume(other.path()).unwrap());
+    assert_eq!(bytes(third.compressor()), bytes(second.compressor()));
+    assert!(matches!(third.start_from(trained.clone()), Err(Error::InvalidSetting { .. })));
+    let found = trainer(&decoder, &corpus, settings.clone()).resume(other.path());
+    assert!(matches!(&found, Err(Error::CheckpointMismatch { field, .. }) if field == "origin"), "{found:?}");
+    let changed = second.compressor().clone();
+    let found = trainer(&decoder, &corpus, settings.clone()).start_from(changed).unwrap().resume(other.path());
+    assert!(matches!(&found, Err(Error::CheckpointMismatch { field, .. }) if field == "origin"), "{found:?}");
+
+    let mut wider = settings.clone();
+    wider.reader = lloco_encoder::Reader::Base;
+    let found = trainer(&decoder, &corpus, wider).start_from(trained);
+    assert!(matches!(found.err(), Some(Error::InvalidSetting { field: "reader", .. })));
+}
+
 #[test]
 fn numbers_that_are_none_stop_the_run_and_name_the_batch() {
     let (decoder, dir) = (tiny_decoder(), tempfile::tempdir().unwrap());

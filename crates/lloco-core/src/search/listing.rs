@@ -1,6 +1,6 @@
 //! Which documents a question may find. Made once for each state of the store, not for each question.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::stem;
 use crate::store::Listed;
@@ -24,6 +24,8 @@ struct Place {
 struct Members {
     number: u32,
     documents: usize,
+    /// Of the documents' texts: few enough to stay in the cache while a search goes through every passage there is.
+    stems: HashSet<u64>,
 }
 
 /// The part of the listing that a question asks.
@@ -31,7 +33,7 @@ struct Members {
 pub(super) struct Asked<'l> {
     listing: &'l Listing,
     /// `None` for every group.
-    group: Option<u32>,
+    group: Option<&'l Members>,
     documents: usize,
 }
 
@@ -40,8 +42,10 @@ impl Listing {
         let mut listing = Self::default();
         for Listed { id, group, text, .. } in documents.into_iter().filter(|document| document.compressed) {
             let next = u32::try_from(listing.groups.len()).unwrap_or(u32::MAX);
-            let members = listing.groups.entry(group).or_insert(Members { number: next, documents: 0 });
+            let new = || Members { number: next, documents: 0, stems: HashSet::new() };
+            let members = listing.groups.entry(group).or_insert_with(new);
             members.documents += 1;
+            members.stems.insert(stem(&text));
             let place = Place { id: id.into(), group: members.number };
             listing.places.entry(stem(&text)).or_default().push(place);
         }
@@ -51,7 +55,7 @@ impl Listing {
     /// All documents, or those of a group; `None` if there are none.
     pub(super) fn asked(&self, group: Option<&str>) -> Option<Asked<'_>> {
         let (group, documents) = match group {
-            Some(name) => self.groups.get(name).map(|members| (Some(members.number), members.documents))?,
+            Some(name) => self.groups.get(name).map(|members| (Some(members), members.documents))?,
             None => (None, self.groups.values().map(|members| members.documents).sum()),
         };
         (documents > 0).then_some(Asked { listing: self, group, documents })
@@ -66,13 +70,16 @@ impl<'l> Asked<'l> {
 
     /// Whether one of them has the text of this stem.
     pub(super) fn holds(&self, stem: u64) -> bool {
-        self.ids(stem).next().is_some()
+        match self.group {
+            Some(members) => members.stems.contains(&stem),
+            None => self.listing.places.contains_key(&stem),
+        }
     }
 
     /// Those that have the text of this stem.
     pub(super) fn ids(&self, stem: u64) -> impl Iterator<Item = &'l str> {
         let group = self.group;
         let places = self.listing.places.get(&stem).into_iter().flatten();
-        places.filter(move |place| group.is_none_or(|group| group == place.group)).map(|place| &*place.id)
+        places.filter(move |place| group.is_none_or(|members| members.number == place.group)).map(|place| &*place.id)
     }
 }

@@ -15,7 +15,7 @@ use lloco_lora::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CompressorTrainer, metrics::Metrics};
+use super::{CompressorTrainer, metrics::Metrics, origin::Origin};
 use crate::{Compressor, Error, Result};
 
 /// Version of the checkpoint's layout.
@@ -32,6 +32,9 @@ struct State {
     curriculum: Value,
     /// SHA-256 of the data.
     data: String,
+    /// What the run began with, if not with new weights.
+    #[serde(default)]
+    origin: Option<Origin>,
 }
 
 impl CompressorTrainer<'_> {
@@ -46,6 +49,7 @@ impl CompressorTrainer<'_> {
             drawn: self.drawn,
             curriculum: self.curriculum_value()?,
             data: self.corpus.digest().to_owned(),
+            origin: self.origin.clone(),
         };
         let written = checkpoints(dir.as_ref()).write(self.step, |draft| {
             self.compressor.write(draft, StoredType::F32)?;
@@ -63,7 +67,8 @@ impl CompressorTrainer<'_> {
     /// curriculum may have more stages than the one that the checkpoint was written under.
     ///
     /// # Errors
-    /// [`Error::CheckpointMismatch`] when it was written under another curriculum, for another model or on other data;
+    /// [`Error::CheckpointMismatch`] when it was written under another curriculum, for another model, on other data or from another
+    /// start;
     /// others when it is damaged. The trainer is then as before.
     pub fn resume(&mut self, dir: impl AsRef<Path>) -> Result<bool> {
         let dir = dir.as_ref();
@@ -91,6 +96,10 @@ impl CompressorTrainer<'_> {
         }
         if state.data != self.corpus.digest() {
             return Err(mismatch("data", self.corpus.digest().to_owned(), state.data));
+        }
+        if state.origin != self.origin {
+            let [expected, found] = [&self.origin, &state.origin].map(|origin| format!("{origin:?}"));
+            return Err(mismatch("origin", expected, found));
         }
         let compressor = Compressor::load(&path, self.decoder, &self.compressor.config.base)?;
         let mut optimizer = self.optimizer.clone();

@@ -10,6 +10,7 @@
 //! | [`curriculum`](Curriculum) | which stages are there, and which settings are possible? |
 //! | [`corpus`](Corpus), `sampler`, [`sample`](Sample) | which piece of which document comes when? |
 //! | `start` | what does the text say before the first step? |
+//! | `origin` | how does a run begin with a trained compressor? |
 //! | `reading` | what does the model read behind summaries? |
 //! | [`losses`](Losses), `score`, `objective` | what is minimised? |
 //! | `recurrent`, `independent` | how do gradients go back through AutoCompressor, through Pooled? |
@@ -27,6 +28,7 @@ mod independent;
 mod losses;
 mod metrics;
 mod objective;
+mod origin;
 mod reading;
 mod recurrent;
 mod sample;

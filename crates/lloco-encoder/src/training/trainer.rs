@@ -20,6 +20,7 @@ use super::{
     evaluate::evaluate,
     losses::{Kind, Tally},
     metrics::Metrics,
+    origin::Origin,
     sampler::Sampler,
     start::{mean_embedding, rarity_score},
 };
@@ -50,6 +51,8 @@ pub struct CompressorTrainer<'a> {
     wording: &'a dyn Wording,
     pub(super) compressor: Compressor,
     pub(super) optimizer: AdamW,
+    /// What the run began with, if not with new weights.
+    pub(super) origin: Option<Origin>,
     /// Steps done.
     pub(super) step: usize,
     /// Draws from the data.
@@ -134,7 +137,18 @@ impl<'a> CompressorTrainer<'a> {
         settings.epsilon = curriculum.optimizer.epsilon;
         settings.weight_decay = curriculum.optimizer.weight_decay;
         let optimizer = AdamW::new(&settings);
-        Ok(Self { decoder, curriculum, corpus, held_out: None, wording, compressor, optimizer, step: 0, drawn: 0 })
+        Ok(Self {
+            decoder,
+            curriculum,
+            corpus,
+            held_out: None,
+            wording,
+            compressor,
+            optimizer,
+            origin: None,
+            step: 0,
+            drawn: 0,
+        })
     }
 
     /// Evaluates on these documents instead of those that are learned.
@@ -165,7 +179,7 @@ impl<'a> CompressorTrainer<'a> {
     /// [`Error::NotFinite`] when losses or gradients are no numbers; weights are then as before.
     pub fn step(&mut self) -> Result<CompressorStep> {
         let start = Instant::now();
-        if self.step == 0 {
+        if self.step == 0 && self.origin.is_none() {
             self.begin()?;
         }
         let Some((index, within)) = self.curriculum.stage_of(self.step) else {
@@ -210,7 +224,7 @@ impl<'a> CompressorTrainer<'a> {
         };
         self.compressor.weights = weights;
         self.step += 1;
-        self.compressor.config.steps = self.step;
+        self.compressor.config.steps = self.step + self.origin.as_ref().map_or(0, |origin| origin.steps);
         self.drawn = drawn;
         Ok(report)
     }

@@ -1,0 +1,61 @@
+//! Runs that begin with a trained compressor instead of new weights.
+
+use std::fmt::Debug;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::CompressorTrainer;
+use crate::{Compressor, Error, Result};
+
+/// What a run began with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Origin {
+    /// Of all weights.
+    sha256: String,
+    /// Steps that were done before.
+    pub(super) steps: usize,
+}
+
+impl Origin {
+    fn of(compressor: &Compressor) -> Result<Self> {
+        let mut hash = Sha256::new();
+        for (name, tensor) in compressor.weights.parameters() {
+            hash.update(format!("{name} {:?}\n", tensor.dims()));
+            lloco_lora::durable::values(&name, tensor)?.iter().for_each(|value| hash.update(value.to_le_bytes()));
+        }
+        let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { sha256, steps: compressor.config.steps })
+    }
+}
+
+impl CompressorTrainer<'_> {
+    /// Begins with a trained compressor instead of new weights, on any data. Its moments are not known, so that a few
+    /// steps of warm-up are in place.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] when its model, mode, encoder or reader are not the curriculum's, or steps were done
+    /// already.
+    pub fn start_from(mut self, compressor: Compressor) -> Result<Self> {
+        if self.step > 0 {
+            return Err(invalid("steps done before the start", &self.step, &0));
+        }
+        let (found, expected) = (&compressor.config, &self.compressor.config);
+        same("base", &found.base, &expected.base)?;
+        same("mode", &found.mode, &expected.mode)?;
+        same("encoder", &found.encoder, &expected.encoder)?;
+        same("reader", &found.reader, &expected.reader)?;
+        self.origin = Some(Origin::of(&compressor)?);
+        self.compressor = compressor;
+        Ok(self)
+    }
+}
+
+fn same<T: Debug + PartialEq>(field: &'static str, found: &T, expected: &T) -> Result<()> {
+    if found == expected { Ok(()) } else { Err(invalid(field, found, expected)) }
+}
+
+fn invalid(field: &'static str, found: &impl Debug, expected: &impl Debug) -> Error {
+    Error::InvalidSetting { field, found: format!("{found:?}"), expected: format!("{expected:?}") }
+}
