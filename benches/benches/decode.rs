@@ -4,6 +4,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use lloco_benches::{Group, Subject, limit};
+use lloco_core::NoAdapter;
 
 fn decode(criterion: &mut Criterion) {
     let subject = Subject::load().unwrap();
@@ -15,7 +16,7 @@ fn decode(criterion: &mut Criterion) {
             continue;
         }
         let mut cache = subject.prefill(&subject.document(past).unwrap()).unwrap();
-        let Some(seconds) = group.time(&case, 1, || subject.decode(&mut cache).unwrap()) else { continue };
+        let Some(seconds) = group.time(&case, 1, || subject.decode(&mut cache, &NoAdapter).unwrap()) else { continue };
         let rate = subject.step_bytes(past) / seconds;
         println!(
             "{case}: {:.1} tokens/s, {:.1} GB/s, {:.0} % of the memory bandwidth ({:.1} GB/s)",

@@ -7,7 +7,7 @@ use lloco_core::{
     LoraConfig, ModelSource, NoAdapter, Pass, Prompt, Tokenizer, WeightType, dataset, device,
 };
 use lloco_decoder::{
-    DecoderConfig,
+    DecoderConfig, LinearAdapter,
     burn::tensor::{Tensor, TensorData},
     measured,
 };
@@ -174,12 +174,23 @@ impl Subject {
     ///
     /// # Errors
     /// As [`Decoder::forward`].
-    pub fn decode(&self, cache: &mut KvCache) -> Result<()> {
+    pub fn decode(&self, cache: &mut KvCache, adapter: &dyn LinearAdapter) -> Result<()> {
         let (decoder, past) = (self.decoder(), cache.len());
-        let hidden = decoder.forward(decoder.embed(&self.question[..1])?, Pass::new().cache(cache))?;
+        let hidden = decoder.forward(decoder.embed(&self.question[..1])?, Pass::new().cache(cache).adapter(adapter))?;
         wait(decoder.logits(hidden));
         cache.truncate(past);
         Ok(())
+    }
+
+    /// An adapter of rank 16 on all seven projections, as read from a file.
+    ///
+    /// # Errors
+    /// As [`Adapter::from_parameters`].
+    pub fn adapter(&self) -> Result<Adapter> {
+        let (decoder, config) = (self.decoder(), LoraConfig::default().with_rank(16, 32.0).with_all_linear());
+        let new = Adapter::init(&config, decoder.config(), 1, decoder.device())?;
+        let tensors = new.parameters().into_iter().map(|(name, tensor)| (name, tensor.into_data())).collect();
+        Ok(Adapter::from_parameters(config, decoder.config(), tensors, "adapter".as_ref(), decoder.device())?)
     }
 
     /// The prompt that asks a question behind summary vectors.

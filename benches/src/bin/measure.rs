@@ -8,7 +8,8 @@
 use std::{env, process::Command, time::Instant};
 
 use lloco_benches::{Result, Subject, alternate, limit, median, peak_rss};
-use lloco_core::Prompt;
+use lloco_core::{NoAdapter, Prompt};
+use lloco_decoder::LinearAdapter;
 use serde_json::{Value, json};
 
 /// Lengths of the documents, in tokens.
@@ -118,9 +119,11 @@ fn run(subject: &Subject, case: &str, tokens: usize, runs: usize) -> Result<Valu
             report["operations"] = json!(subject.prefill_operations(tokens));
             report
         }
-        "decode" => {
+        "decode" | "decode-adapted" => {
             let mut cache = subject.prefill(&ids)?;
-            let mut steps = || (0..STEPS).try_for_each(|_| subject.decode(&mut cache));
+            let adapter: Box<dyn LinearAdapter> =
+                if case == "decode" { Box::new(NoAdapter) } else { Box::new(subject.adapter()?) };
+            let mut steps = || (0..STEPS).try_for_each(|_| subject.decode(&mut cache, &*adapter));
             let mut report = rate(STEPS, time(runs, &mut steps)?);
             report["bytes"] = json!(STEPS as f64 * subject.step_bytes(tokens));
             report

@@ -8,8 +8,14 @@ use burn::{
 #[cfg(feature = "flex")]
 use crate::kernels;
 use crate::{
-    Checkpoint, DecoderConfig, Error, KvCache, LinearAdapter, NoAdapter, Packing, Part, Prompt, Result, SavedModule,
-    WeightType, attention::Context, layer::Layer, linear::Linear, ops, rope::RopeTables, weight::Weight,
+    Checkpoint, DecoderConfig, Error, LinearAdapter, NoAdapter, Part, Prompt, Result, SavedModule, WeightType,
+    attention::Context,
+    layer::Layer,
+    linear::Linear,
+    ops,
+    pass::{Pass, Rows},
+    rope::RopeTables,
+    weight::Weight,
 };
 
 /// A LLaMA-family language model. Its weights never change; adapters do the learning.
@@ -28,79 +34,6 @@ pub struct Decoder {
     /// `[vocab, hidden]`; where the checkpoint ties them, the same matrix.
     lm_head: Weight,
     rope: RopeTables,
-}
-
-/// Which rows of the last hidden state are wanted. The last layer computes no others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Rows {
-    /// All of them.
-    #[default]
-    All,
-    /// The newest `n`, at least one.
-    Last(usize),
-}
-
-/// How to run a forward pass. The default: causal, no cache, no adapter, no padding, all layers, all rows.
-#[derive(Default)]
-#[must_use]
-pub struct Pass<'a> {
-    cache: Option<&'a mut KvCache>,
-    adapter: Option<&'a dyn LinearAdapter>,
-    padding: &'a [usize],
-    packing: Option<&'a Packing>,
-    rows: Rows,
-    layers: Option<usize>,
-    bidirectional: bool,
-}
-
-impl<'a> Pass<'a> {
-    /// The default pass.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Reads behind the cache's positions and appends to them.
-    pub fn cache(mut self, cache: &'a mut KvCache) -> Self {
-        self.cache = Some(cache);
-        self
-    }
-
-    /// Adds an adapter's terms to the linear projections.
-    pub fn adapter(mut self, adapter: &'a dyn LinearAdapter) -> Self {
-        self.adapter = Some(adapter);
-        self
-    }
-
-    /// Left padding of each sequence, counted from the start of the cache; empty for none. Padded positions are
-    /// never attended to, and position 0 is the first one behind them.
-    pub fn padding(mut self, padding: &'a [usize]) -> Self {
-        self.padding = padding;
-        self
-    }
-
-    /// Reads the rows of a batch of one as several sequences. Goes without cache and padding, and returns all rows.
-    pub fn packing(mut self, packing: &'a Packing) -> Self {
-        self.packing = Some(packing);
-        self
-    }
-
-    /// Runs only the model's first `n` layers, at least one. Not with a cache.
-    pub fn layers(mut self, n: usize) -> Self {
-        self.layers = Some(n);
-        self
-    }
-
-    /// Lets each position see all others of its sequence, those behind it too. Goes without cache, padding and packing.
-    pub fn bidirectional(mut self, bidirectional: bool) -> Self {
-        self.bidirectional = bidirectional;
-        self
-    }
-
-    /// Returns only the newest `n` rows.
-    pub fn last_rows(mut self, n: usize) -> Self {
-        self.rows = Rows::Last(n);
-        self
-    }
 }
 
 impl Decoder {

@@ -70,8 +70,8 @@ impl Adapter {
         for (site, shape) in config.sites(model).map_err(|e| e.at(origin))? {
             let SiteShape { rank, scale, input, output } = shape;
             let [a, b] = factor_names(site);
-            factors
-                .insert(site, Factors { a: stock.take(&a, [rank, input])?, b: stock.take(&b, [output, rank])?, scale });
+            let (a, b) = (stock.take(&a, [rank, input])?, turned(stock.take(&b, [output, rank])?));
+            factors.insert(site, Factors { a, b, scale });
         }
         let mut saved = BTreeMap::new();
         for module in SAVED_MODULES {
@@ -116,6 +116,12 @@ impl Stock<'_> {
     fn rows(&self, name: &str) -> Option<usize> {
         self.tensors.get(name).map(|data| data.shape().first().copied().unwrap_or(0))
     }
+}
+
+/// The same matrix as the view of its transpose: the order in which a decoding step reads the factor B.
+fn turned(matrix: Tensor<2>) -> Tensor<2> {
+    let device = matrix.device();
+    Tensor::<2>::from_data(matrix.transpose().into_data(), &device).transpose()
 }
 
 /// Names of the factors A and B.

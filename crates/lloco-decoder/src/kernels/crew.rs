@@ -30,6 +30,11 @@ pub(crate) fn each(tasks: usize, work: impl Fn(usize) + Sync) {
     }
 }
 
+/// Whether threads stand ready for this one: sharing out a few microseconds' work pays then.
+pub(crate) fn stands_ready() -> bool {
+    !CREW.get().is_null()
+}
+
 /// Runs `work` with rayon's threads standing ready. For milliseconds: nothing else that uses rayon gets on meanwhile.
 pub(crate) fn ready<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     static CORES: OnceLock<usize> = OnceLock::new();
@@ -230,7 +235,8 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_owner_when_all_are_done() {
-        let caught = catch_unwind(|| pool(2).install(|| stand_ready(|| each(100, |task| assert_ne!(task, 50, "fifty")))));
+        let caught =
+            catch_unwind(|| pool(2).install(|| stand_ready(|| each(100, |task| assert_ne!(task, 50, "fifty")))));
         assert!(caught.is_err());
         assert!(CREW.get().is_null());
     }

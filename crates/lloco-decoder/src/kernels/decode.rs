@@ -15,6 +15,9 @@ const ROWS: usize = 16;
 /// Least keys that are worth a task of their own.
 const KEYS: usize = 512;
 
+/// Up to so many keys, one thread takes them all: with threads that stand ready, and with threads that sleep.
+const ALONE: [usize; 2] = [96, 512];
+
 /// Whether a call should come here.
 pub(crate) fn suits(sizes: &Sizes) -> bool {
     sizes.queries * sizes.group() <= ROWS && sizes.dim.is_multiple_of(LANES)
@@ -36,7 +39,8 @@ pub(crate) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f
         // SAFETY: each task has a number, and a piece, of its own.
         unsafe { found.piece(t, 1) }.fill(own);
     };
-    if sizes.keys * pairs <= KEYS {
+    let [ready, asleep] = ALONE;
+    if sizes.keys * pairs <= if crew::stands_ready() { ready } else { asleep } {
         (0..pairs * ranges).for_each(task);
     } else {
         crew::each(pairs * ranges, task);

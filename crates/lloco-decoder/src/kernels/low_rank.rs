@@ -4,8 +4,9 @@ use super::cpu::{Isa, Kernel};
 use super::matmul::{Write, matmul, transposed};
 use super::reuse::Buffer;
 use super::simd::{LANES, Simd};
+use std::borrow::Cow;
 
-/// Up to so many rows (decoding), numbers are summed up one by one: nothing is transposed for them.
+/// Up to so many rows (decoding), both factors are read where they lie: nothing is transposed for them.
 const FEW: usize = 4;
 
 /// The two factors of an adapter.
@@ -13,12 +14,20 @@ const FEW: usize = 4;
 pub(crate) struct Factors<'a> {
     /// `[rank, inputs]`.
     pub(crate) a: &'a [f32],
-    /// `[outputs, rank]`.
-    pub(crate) b: &'a [f32],
+    pub(crate) b: Second<'a>,
     pub(crate) rank: usize,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     pub(crate) scale: f32,
+}
+
+/// The second factor of an adapter, in either order.
+#[derive(Clone, Copy)]
+pub(crate) enum Second<'a> {
+    /// `[outputs, rank]`, as files have it.
+    Rows(&'a [f32]),
+    /// `[rank, outputs]`, as products read it.
+    Columns(&'a [f32]),
 }
 
 /// The gradients of `x` `[rows, inputs]` and of both factors.
@@ -28,38 +37,55 @@ pub(crate) struct Found {
     pub(crate) b: Buffer,
 }
 
-impl Factors<'_> {
+impl<'a> Factors<'a> {
+    /// The second factor, `[outputs, rank]`.
+    fn rows(&self) -> Cow<'a, [f32]> {
+        match self.b {
+            Second::Rows(b) => b.into(),
+            Second::Columns(b) => transposed(b, self.rank, self.outputs).into(),
+        }
+    }
+
+    /// The second factor, `[rank, outputs]`.
+    fn columns(&self) -> Cow<'a, [f32]> {
+        match self.b {
+            Second::Rows(b) => transposed(b, self.outputs, self.rank).into(),
+            Second::Columns(b) => b.into(),
+        }
+    }
+
     /// Adds the term of `x` `[rows, inputs]` to `y` `[rows, outputs]`. Returns `scale * x aT` `[rows, rank]`.
     pub(crate) fn add(&self, isa: Isa, x: &[f32], y: &mut [f32]) -> Buffer {
-        let &Self { a, b, rank, inputs, outputs, scale } = self;
+        let &Self { a, rank, inputs, outputs, scale, .. } = self;
         let rows = if inputs == 0 { 0 } else { x.len() / inputs };
         assert_eq!((x.len(), y.len()), (rows * inputs, rows * outputs), "{rows} rows, {inputs} to {outputs} wide");
         let mut narrow = Buffer::new(rows * rank);
         if rank == 0 {
             return narrow;
         }
+        let b = self.columns();
         if rows <= FEW {
             for ((x, y), narrow) in x.chunks(inputs).zip(y.chunks_mut(outputs)).zip(narrow.chunks_mut(rank)) {
-                isa.run(Dots { matrix: a, x, scale, out: narrow, how: Write::Store });
-                isa.run(Dots { matrix: b, x: narrow, scale: 1.0, out: y, how: Write::Add });
+                isa.run(Dots { matrix: a, x, scale, out: narrow });
+                isa.run(Sums { matrix: &b, x: narrow, out: y });
             }
             return narrow;
         }
         matmul(isa, x, &transposed(a, rank, inputs), scale, &mut narrow, [rows, inputs, rank], Write::Store);
-        matmul(isa, &narrow, &transposed(b, outputs, rank), 1.0, y, [rows, rank, outputs], Write::Add);
+        matmul(isa, &narrow, &b, 1.0, y, [rows, rank, outputs], Write::Add);
         narrow
     }
 
     /// The gradients, given that of `y` and what [`add`](Self::add) returned.
     pub(crate) fn backward(&self, isa: Isa, x: &[f32], narrow: &[f32], grad: &[f32]) -> Found {
-        let &Self { a, b, rank, inputs, outputs, scale } = self;
+        let &Self { a, rank, inputs, outputs, scale, .. } = self;
         let rows = if inputs == 0 { 0 } else { x.len() / inputs };
-        let mut found = Found { x: Buffer::new(x.len()), a: Buffer::new(a.len()), b: Buffer::new(b.len()) };
+        let [mut b, b_grad] = [0; 2].map(|_| Buffer::new(outputs * rank));
+        let mut found = Found { x: Buffer::new(x.len()), a: Buffer::new(a.len()), b: b_grad };
         let mut slope = Buffer::new(rows * rank);
-        matmul(isa, grad, b, scale, &mut slope, [rows, outputs, rank], Write::Store);
+        matmul(isa, grad, &self.rows(), scale, &mut slope, [rows, outputs, rank], Write::Store);
         matmul(isa, &slope, a, 1.0, &mut found.x, [rows, rank, inputs], Write::Store);
         matmul(isa, &transposed(&slope, rows, rank), x, 1.0, &mut found.a, [rank, rows, inputs], Write::Store);
-        let mut b = Buffer::new(b.len());
         matmul(isa, &transposed(narrow, rows, rank), grad, 1.0, &mut b, [rank, rows, outputs], Write::Store);
         found.b.copy_from_slice(&transposed(&b, rank, outputs));
         found
@@ -72,7 +98,6 @@ struct Dots<'a> {
     x: &'a [f32],
     scale: f32,
     out: &'a mut [f32],
-    how: Write,
 }
 
 impl Kernel for Dots<'_> {
@@ -85,8 +110,30 @@ impl Kernel for Dots<'_> {
             for (x, w) in self.x.chunks(LANES).zip(row.chunks(LANES)) {
                 sum = s.fma(s.load_part(x), s.load_part(w), sum);
             }
-            let sum = self.scale * s.sum(sum);
-            *out = if self.how == Write::Add { *out + sum } else { sum };
+            *out = self.scale * s.sum(sum);
+        }
+    }
+}
+
+/// Adds the rows of a matrix, each weighted by one of `x`.
+struct Sums<'a> {
+    matrix: &'a [f32],
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Sums<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let width = self.out.len();
+        for (panel, out) in self.out.chunks_mut(LANES).enumerate() {
+            let mut sum = s.load_part(out);
+            for (x, row) in self.x.iter().zip(self.matrix.chunks_exact(width)) {
+                sum = s.fma(s.splat(*x), s.load_part(&row[panel * LANES..][..out.len()]), sum);
+            }
+            s.store_part(out, sum);
         }
     }
 }

@@ -3,9 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use lloco_decoder::{Decoder, LinearAdapter, mix};
 
-use super::{
-    BatchGradients, Dropout, Example, NamedGradients, Teacher, cross_entropy, micro_batch::MicroBatch,
-};
+use super::{BatchGradients, Dropout, Example, NamedGradients, Teacher, cross_entropy, micro_batch::MicroBatch};
 use crate::{Adapter, Error, Result};
 
 /// Loss and gradients of a batch, as [`batch_gradients`](super::batch_gradients) has them, and the mean divergence of

@@ -2,7 +2,7 @@
 
 use super::super::attention::{self, Inputs, Sizes, View};
 use super::super::cpu::Isa;
-use super::super::low_rank::Factors;
+use super::super::low_rank::{Factors, Second};
 use super::super::pack::PackedLinear;
 use super::super::reuse::Buffer;
 use super::super::rope::{self, Rotation};
@@ -13,7 +13,12 @@ use half::{bf16, f16};
 use std::sync::Arc;
 
 /// The losses of the rows of `hidden`, and their gradients.
-pub(super) fn losses(hidden: FlexTensor, head: &PackedLinear, targets: &[u32], slopes: Option<&mut [f32]>) -> FlexTensor {
+pub(super) fn losses(
+    hidden: FlexTensor,
+    head: &PackedLinear,
+    targets: &[u32],
+    slopes: Option<&mut [f32]>,
+) -> FlexTensor {
     let hidden = dense(hidden);
     assert_eq!(shape(&hidden), [targets.len(), head.shape()[1]], "loss: {} targets, {head:?}", targets.len());
     let mut out = Buffer::new(targets.len());
@@ -34,17 +39,33 @@ pub(super) fn product(x: &FlexTensor, w: &PackedLinear) -> FlexTensor {
     tensor(out, shape)
 }
 
-/// The factors of an adapter; all dense.
+/// A second factor, copied only if it is neither dense nor the view of a dense transpose.
+pub(super) fn second(b: FlexTensor) -> FlexTensor {
+    if b.is_contiguous() || is_turned(&b) { b } else { b.to_contiguous() }
+}
+
+/// Whether a matrix is the view of a dense transpose.
+fn is_turned(x: &FlexTensor) -> bool {
+    matches!((shape(x).as_slice(), x.layout().strides()), (&[rows, _], &[1, stride]) if stride == rows as isize)
+}
+
+/// The factors of an adapter: the first dense, the second from [`second`].
 pub(super) fn factors<'a>(a: &'a FlexTensor, b: &'a FlexTensor, scale: f64) -> Factors<'a> {
     match (shape(a).as_slice(), shape(b).as_slice()) {
         (&[rank, inputs], &[outputs, r]) if r == rank => {
-            Factors { a: numbers(a), b: numbers(b), rank, inputs, outputs, scale: scale as f32 }
+            let second = if b.is_contiguous() {
+                Second::Rows(numbers(b))
+            } else {
+                let start = b.layout().start_offset();
+                Second::Columns(&whole(b)[start..start + rank * outputs])
+            };
+            Factors { a: numbers(a), b: second, rank, inputs, outputs, scale: scale as f32 }
         }
         (a, b) => panic!("low rank: expected a [rank, in] and b [out, rank], found {a:?} and {b:?}"),
     }
 }
 
-/// `y` with what the factors add to it for `x`, and `scale * x aT`. All but `y` are dense.
+/// `y` with what the [`factors`] add to it for `x`, which is dense, and `scale * x aT`.
 pub(super) fn added(
     y: FlexTensor,
     x: &FlexTensor,

@@ -3,7 +3,7 @@
 mod flex;
 mod gradients;
 
-use self::flex::{Heads, Turn, added, attend, dense, losses, numbers, product, shape, tensor, turn};
+use self::flex::{Heads, Turn, added, attend, dense, losses, numbers, product, second, shape, tensor, turn};
 use self::gradients::{
     AttentionGrad, DropoutGrad, LinearGrad, LossGrad, LowRankGrad, NormGrad, RotaryGrad, SwigluGrad,
 };
@@ -155,7 +155,7 @@ impl Kernels for Flex {
     }
 
     fn low_rank(y: FlexTensor, x: FlexTensor, a: FlexTensor, b: FlexTensor, scale: f64) -> FlexTensor {
-        added(y, &dense(x), &dense(a), &dense(b), scale).0
+        added(y, &dense(x), &dense(a), &second(b), scale).0
     }
 
     fn dropout(x: FlexTensor, mask: Mask) -> FlexTensor {
@@ -252,7 +252,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
     ) -> FloatTensor<Self> {
         let ((y, y_node), (x, x_node)) = (y.into_parts(), x.into_parts());
         let ((a, a_node), (b, b_node)) = (a.into_parts(), b.into_parts());
-        let (x, a, b) = (dense(x), dense(a), dense(b));
+        let (x, a, b) = (dense(x), dense(a), second(b));
         let (out, narrow) = added(y, &x, &a, &b, scale);
         match LowRankGrad.prepare::<C>([y_node, x_node, a_node, b_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((x, a, b, scale, narrow), out),

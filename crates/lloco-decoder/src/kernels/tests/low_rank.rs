@@ -1,5 +1,5 @@
 use super::super::cpu::Isa;
-use super::super::low_rank::Factors;
+use super::super::low_rank::{Factors, Second};
 use super::super::matmul::{Write, matmul, transposed};
 use super::{close, numbers, tensor, values};
 use crate::low_rank;
@@ -45,14 +45,15 @@ fn transposing_twice_changes_nothing() {
 fn few_rows_and_many_get_the_same_term() {
     let (rank, inputs, outputs) = (12, 50, 37);
     let (a, b) = (numbers(rank * inputs, 1), numbers(outputs * rank, 2));
-    let factors = Factors { a: &a, b: &b, rank, inputs, outputs, scale: 1.5 };
+    let turned = transposed(&b, outputs, rank);
+    let factors = |b| Factors { a: &a, b, rank, inputs, outputs, scale: 1.5 };
     let (x, before) = (numbers(9 * inputs, 3), numbers(9 * outputs, 4));
     for isa in Isa::available() {
         let mut together = before.clone();
-        factors.add(isa, &x, &mut together);
+        factors(Second::Rows(&b)).add(isa, &x, &mut together);
         let mut apart = before.clone();
         for (x, y) in x.chunks(2 * inputs).zip(apart.chunks_mut(2 * outputs)) {
-            factors.add(isa, x, y);
+            factors(Second::Columns(&turned)).add(isa, x, y);
         }
         close(&together, &apart, 2e-5, &format!("{isa:?}"));
     }
@@ -98,7 +99,12 @@ fn what_somebody_else_holds_is_not_written_over() {
     let (held, before) = (y.clone(), values(y.clone()));
     // A view that starts in the middle of what is held.
     let half = low_rank(y.clone().narrow(0, 1, 1), x.clone().narrow(0, 1, 1), &a, &b, 1.0);
-    let whole = low_rank(y, x, &a, &b, 1.0);
+    let whole = low_rank(y.clone(), x.clone(), &a, &b, 1.0);
+    // The second factor as a view: of its transpose, and of something else.
+    let turned = Tensor::from_data(b.clone().transpose().into_data(), &device).transpose();
+    close(&values(low_rank(y.clone(), x.clone(), &a, &turned, 1.0)), &values(whole.clone()), 1e-6, "turned");
+    let wide = Tensor::cat(vec![b.clone(), b.clone()], 1).narrow(1, 3, 3);
+    close(&values(low_rank(y, x, &a, &wide, 1.0)), &values(whole.clone()), 1e-6, "narrowed");
     assert_eq!(values(held), before);
     assert_ne!(values(whole.clone()), before);
     close(&values(half), &values(whole.narrow(0, 1, 1)), 1e-6, "half");
