@@ -57,6 +57,9 @@ fn train(args: Args) -> Result {
     let wording = Prompts::new(checkpoint.tokenizer()?, checkpoint.config())?;
     let mut trainer = CompressorTrainer::new(&decoder, &checkpoint.fingerprint(), curriculum, &corpus, &wording)?;
     if let Some(dir) = &args.from {
+        if dir.canonicalize()?.starts_with(args.out.canonicalize().unwrap_or_else(|_| args.out.clone())) {
+            return Err(format!("--from {} lies in --out, which this run writes", dir.display()).into());
+        }
         trainer = trainer.start_from(Compressor::load(dir, &decoder, &checkpoint.fingerprint())?)?;
     }
     if let Some(corpus) = &held_out {

@@ -15,7 +15,7 @@ esac
 [ -n "${SKIP_BUILD:-}" ] || cargo build --manifest-path "$root/Cargo.toml" --release -p lloco-examples --example train "${features[@]}"
 # An interrupt saves; the limit of a rented machine should not cost a checkpoint.
 timeout --foreground -s INT "${MINUTES:-25}m" "$root/target/release/examples/train" --device "$device" \
-    ${MODEL:+--model "$MODEL"} --curriculum "$curriculum" --data "$@" --held-out "$held_out" --out "$run" --json || {
+    ${MODEL:+--model "$MODEL"} ${FROM:+--from "$FROM"} --curriculum "$curriculum" --data "$@" --held-out "$held_out" --out "$run" --json || {
     status=$?
     [ $status -eq 124 ] || exit $status # 124: the time was up, and the run is saved
 }

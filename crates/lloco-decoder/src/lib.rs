@@ -1,8 +1,8 @@
 //! A LLaMA-family language model on [burn]: read a checkpoint, feed it text and embeddings, generate.
 //!
-//! The crate knows nothing of summaries, LoRA or documents. It offers two seams to those who do:
+//! The crate knows nothing of summaries or documents, nor where adapters come from. It offers two seams to those who do:
 //! a [`Prompt`] mixes token ids with embedding rows, so any soft prompt fits; a [`LinearAdapter`]
-//! may add a term to every linear projection.
+//! may add a term to every linear projection. [`low_rank`] and [`dropout`] are the operations that such terms are made of.
 //!
 //! ```no_run
 //! use lloco_decoder::{Checkpoint, Decoder, GenerateConfig, NoAdapter, Prompt, WeightType};

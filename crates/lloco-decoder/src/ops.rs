@@ -3,7 +3,8 @@
 //! Each is written once in burn's own operations, for every device. On the CPU backend `flex` the
 //! same call goes to this crate's kernels, which compute the same function.
 //!
-//! Weights are frozen: they live without autodiff and are lifted ([`like`]) beside a tracked input.
+//! Weights are frozen, all but the factors of [`low_rank`]: they live without autodiff and are lifted ([`like`]) beside a
+//! tracked input.
 
 use burn::tensor::{
     Bool, FloatDType, Int, Tensor, TensorData, activation, module::attention as burn_attention,
@@ -131,6 +132,7 @@ pub(crate) fn swiglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
 /// If the shapes do not fit.
 pub fn low_rank(y: Tensor<3>, x: Tensor<3>, a: &Tensor<2>, b: &Tensor<2>, scale: f64) -> Tensor<3> {
     let (a, b) = (like(a, &x).cast(x.dtype()), like(b, &x).cast(x.dtype()));
+    assert_eq!(x.dims()[..2], y.dims()[..2], "low rank: batch and rows of x and y");
     let dtype = y.dtype();
     // Not a clone: the kernel writes over what nobody else holds.
     let y = if x.is_autodiff() && !y.is_autodiff() { Tensor::from_inner(y) } else { y };

@@ -108,7 +108,7 @@ pub enum Error {
         /// The samples of the batch.
         samples: Vec<String>,
     },
-    /// A checkpoint was written under another curriculum, or on other data.
+    /// A checkpoint was written under another curriculum, on other data or from another start.
     #[error("{}: `{field}` was {found}, this run has {expected}; resume with the same settings or start in a new directory", path.display())]
     CheckpointMismatch {
         /// The checkpoint.

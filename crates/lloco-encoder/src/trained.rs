@@ -37,7 +37,7 @@ pub struct CompressorConfig {
     pub reader: Reader,
     /// Root mean square of the model's embeddings, to which [`Pooled`] scales its summary vectors.
     pub embedding_scale: f64,
-    /// Training steps done.
+    /// Training steps done, with those of the compressor that training began with.
     pub steps: usize,
 }
 
@@ -167,12 +167,7 @@ impl Compressor {
     pub(crate) fn fingerprint(&self, settings: &str) -> Result<String> {
         let mut hash = Sha256::new();
         hash.update(format!("trained compressor 1\n{}\n{settings}\n", self.config.base));
-        for (name, tensor) in self.weights.parameters() {
-            if name.starts_with("encoder.") || name.starts_with("connector.") {
-                hash.update(format!("{name} {:?}\n", tensor.dims()));
-                lloco_lora::durable::values(&name, tensor)?.iter().for_each(|value| hash.update(value.to_le_bytes()));
-            }
-        }
+        self.hash(&mut hash, |name| name.starts_with("encoder.") || name.starts_with("connector."))?;
         // Scales follow from the adapter's shape and from the embeddings; dropout is for training alone.
         let shape = match &self.config.encoder {
             Tuning::Lora(lora) => format!("{:?}", lora.clone().with_dropout(0.0)),
@@ -180,6 +175,17 @@ impl Compressor {
         };
         hash.update(format!("{shape} {}\n", self.config.embedding_scale));
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+impl Compressor {
+    /// Adds the weights that `of` picks by name to a hash.
+    pub(crate) fn hash(&self, hash: &mut Sha256, of: impl Fn(&str) -> bool) -> Result<()> {
+        for (name, tensor) in self.weights.parameters().into_iter().filter(|(name, _)| of(name)) {
+            hash.update(format!("{name} {:?}\n", tensor.dims()));
+            lloco_lora::durable::values(&name, tensor)?.iter().for_each(|value| hash.update(value.to_le_bytes()));
+        }
+        Ok(())
     }
 }
 

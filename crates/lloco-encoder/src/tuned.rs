@@ -93,7 +93,9 @@ impl LinearAdapter for Tuned {
                     let ([batch, seq, width], [out, _]) = (input.dims(), delta.dims());
                     let rows = input.clone().reshape([batch * seq, width]);
                     let delta = delta.clone().cast(input.dtype());
-                    output + rows.matmul(delta.transpose()).reshape([batch, seq, out])
+                    let term = rows.matmul(delta.transpose()).reshape([batch, seq, out]);
+                    let dtype = output.dtype();
+                    output + term.cast(dtype)
                 }
                 None => output,
             },

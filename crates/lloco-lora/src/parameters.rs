@@ -70,7 +70,7 @@ impl Adapter {
         for (site, shape) in config.sites(model).map_err(|e| e.at(origin))? {
             let SiteShape { rank, scale, input, output } = shape;
             let [a, b] = factor_names(site);
-            let (a, b) = (stock.take(&a, [rank, input])?, turned(stock.take(&b, [output, rank])?));
+            let (a, b) = (stock.take(&a, [rank, input])?, stock.take_turned(&b, [output, rank])?);
             factors.insert(site, Factors { a, b, scale });
         }
         let mut saved = BTreeMap::new();
@@ -103,9 +103,21 @@ struct Stock<'a> {
 
 impl Stock<'_> {
     fn take(&mut self, name: &str, expected: [usize; 2]) -> Result<Tensor<2>> {
+        Ok(Tensor::from_data(self.data(name, expected)?, self.device))
+    }
+
+    /// As the view of its transpose: the order in which a decoding step reads the factor B.
+    fn take_turned(&mut self, name: &str, expected: [usize; 2]) -> Result<Tensor<2>> {
+        let values: Vec<f32> = self.data(name, expected)?.iter().collect();
+        let [rows, columns] = expected;
+        let turned = (0..rows * columns).map(|i| values[i % rows * columns + i / rows]).collect();
+        Ok(Tensor::<2>::from_data(TensorData::new(turned, [columns, rows]), self.device).transpose())
+    }
+
+    fn data(&mut self, name: &str, expected: [usize; 2]) -> Result<TensorData> {
         let (path, name) = (self.origin.to_path_buf(), name.to_owned());
         match self.tensors.remove(&name) {
-            Some(data) if data.shape()[..] == expected => Ok(Tensor::from_data(data, self.device)),
+            Some(data) if data.shape()[..] == expected => Ok(data),
             Some(data) => {
                 Err(Error::ShapeMismatch { path, name, expected: expected.into(), found: data.shape().to_vec() })
             }
@@ -116,12 +128,6 @@ impl Stock<'_> {
     fn rows(&self, name: &str) -> Option<usize> {
         self.tensors.get(name).map(|data| data.shape().first().copied().unwrap_or(0))
     }
-}
-
-/// The same matrix as the view of its transpose: the order in which a decoding step reads the factor B.
-fn turned(matrix: Tensor<2>) -> Tensor<2> {
-    let device = matrix.device();
-    Tensor::<2>::from_data(matrix.transpose().into_data(), &device).transpose()
 }
 
 /// Names of the factors A and B.

@@ -35,7 +35,7 @@ pub(crate) fn stands_ready() -> bool {
     !CREW.get().is_null()
 }
 
-/// Runs `work` with rayon's threads standing ready. For milliseconds: nothing else that uses rayon gets on meanwhile.
+/// Runs `work` with rayon's threads standing ready, unless they are more than the cores. For milliseconds: nothing else that uses rayon gets on meanwhile.
 pub(crate) fn ready<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     static CORES: OnceLock<usize> = OnceLock::new();
     let cores = *CORES.get_or_init(|| available_parallelism().map_or(1, NonZero::get));
@@ -231,6 +231,13 @@ mod tests {
             started.into_iter().map(|thread| thread.join().expect("a sum")).collect()
         });
         assert_eq!(threads, [28 * 28; 4]);
+    }
+
+    #[test]
+    fn more_threads_than_cores_do_not_stand_ready() {
+        let cores = available_parallelism().map_or(1, NonZero::get);
+        assert!(!pool(cores + 1).install(|| ready(stands_ready)));
+        assert_eq!(pool(cores).install(|| ready(stands_ready)), cores > 1);
     }
 
     #[test]

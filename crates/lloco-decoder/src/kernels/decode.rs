@@ -15,8 +15,9 @@ const ROWS: usize = 16;
 /// Least keys that are worth a task of their own.
 const KEYS: usize = 512;
 
-/// Up to so many keys, one thread takes them all: with threads that stand ready, and with threads that sleep.
-const ALONE: [usize; 2] = [96, 512];
+/// Up to so many keys, of all heads and sequences together, one thread takes them all: where others stand ready, and
+/// where they sleep.
+const ALONE: [usize; 2] = [96, KEYS];
 
 /// Whether a call should come here.
 pub(crate) fn suits(sizes: &Sizes) -> bool {

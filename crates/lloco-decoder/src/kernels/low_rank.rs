@@ -1,7 +1,7 @@
 //! What an adapter adds to a projection, `scale * (x aT) bT`, and its gradients (arXiv 2106.09685, section 4.1).
 
 use super::cpu::{Isa, Kernel};
-use super::matmul::{Write, matmul, transposed};
+use super::matmul::{Write, matmul, transpose, transposed};
 use super::reuse::Buffer;
 use super::simd::{LANES, Simd};
 use std::borrow::Cow;
@@ -30,13 +30,6 @@ pub(crate) enum Second<'a> {
     Columns(&'a [f32]),
 }
 
-/// The gradients of `x` `[rows, inputs]` and of both factors.
-pub(crate) struct Found {
-    pub(crate) x: Buffer,
-    pub(crate) a: Buffer,
-    pub(crate) b: Buffer,
-}
-
 impl<'a> Factors<'a> {
     /// The second factor, `[outputs, rank]`.
     fn rows(&self) -> Cow<'a, [f32]> {
@@ -60,44 +53,67 @@ impl<'a> Factors<'a> {
         let rows = if inputs == 0 { 0 } else { x.len() / inputs };
         assert_eq!((x.len(), y.len()), (rows * inputs, rows * outputs), "{rows} rows, {inputs} to {outputs} wide");
         let mut narrow = Buffer::new(rows * rank);
-        if rank == 0 {
+        if rank == 0 || rows == 0 || outputs == 0 {
+            narrow.fill(0.0);
             return narrow;
         }
-        let b = self.columns();
         if rows <= FEW {
             for ((x, y), narrow) in x.chunks(inputs).zip(y.chunks_mut(outputs)).zip(narrow.chunks_mut(rank)) {
-                isa.run(Dots { matrix: a, x, scale, out: narrow });
-                isa.run(Sums { matrix: &b, x: narrow, out: y });
+                isa.run(Dots { matrix: a, x, scale, out: narrow, how: Write::Store });
+                match self.b {
+                    Second::Rows(b) => isa.run(Dots { matrix: b, x: narrow, scale: 1.0, out: y, how: Write::Add }),
+                    Second::Columns(b) => isa.run(Sums { matrix: b, x: narrow, out: y }),
+                }
             }
             return narrow;
         }
         matmul(isa, x, &transposed(a, rank, inputs), scale, &mut narrow, [rows, inputs, rank], Write::Store);
-        matmul(isa, &narrow, &b, 1.0, y, [rows, rank, outputs], Write::Add);
+        matmul(isa, &narrow, &self.columns(), 1.0, y, [rows, rank, outputs], Write::Add);
         narrow
     }
 
-    /// The gradients, given that of `y` and what [`add`](Self::add) returned.
-    pub(crate) fn backward(&self, isa: Isa, x: &[f32], narrow: &[f32], grad: &[f32]) -> Found {
+    /// The gradients that are wanted of x, a and b, given that of `y` and what [`add`](Self::add) returned.
+    pub(crate) fn backward(
+        &self,
+        isa: Isa,
+        x: &[f32],
+        narrow: &[f32],
+        grad: &[f32],
+        [of_x, of_a, of_b]: [bool; 3],
+    ) -> [Option<Buffer>; 3] {
         let &Self { a, rank, inputs, outputs, scale, .. } = self;
         let rows = if inputs == 0 { 0 } else { x.len() / inputs };
-        let [mut b, b_grad] = [0; 2].map(|_| Buffer::new(outputs * rank));
-        let mut found = Found { x: Buffer::new(x.len()), a: Buffer::new(a.len()), b: b_grad };
-        let mut slope = Buffer::new(rows * rank);
-        matmul(isa, grad, &self.rows(), scale, &mut slope, [rows, outputs, rank], Write::Store);
-        matmul(isa, &slope, a, 1.0, &mut found.x, [rows, rank, inputs], Write::Store);
-        matmul(isa, &transposed(&slope, rows, rank), x, 1.0, &mut found.a, [rank, rows, inputs], Write::Store);
-        matmul(isa, &transposed(narrow, rows, rank), grad, 1.0, &mut b, [rank, rows, outputs], Write::Store);
-        found.b.copy_from_slice(&transposed(&b, rank, outputs));
-        found
+        let mut slope = Buffer::new(if of_x || of_a { rows * rank } else { 0 });
+        if of_x || of_a {
+            matmul(isa, grad, &self.rows(), scale, &mut slope, [rows, outputs, rank], Write::Store);
+        }
+        let x_grad = of_x.then(|| {
+            let mut found = Buffer::new(x.len());
+            matmul(isa, &slope, a, 1.0, &mut found, [rows, rank, inputs], Write::Store);
+            found
+        });
+        let a_grad = of_a.then(|| {
+            let mut found = Buffer::new(a.len());
+            matmul(isa, &transposed(&slope, rows, rank), x, 1.0, &mut found, [rank, rows, inputs], Write::Store);
+            found
+        });
+        let b_grad = of_b.then(|| {
+            let [mut columns, mut found] = [0; 2].map(|_| Buffer::new(outputs * rank));
+            matmul(isa, &transposed(narrow, rows, rank), grad, 1.0, &mut columns, [rank, rows, outputs], Write::Store);
+            transpose(&columns, rank, outputs, &mut found);
+            found
+        });
+        [x_grad, a_grad, b_grad]
     }
 }
 
-/// `scale * matrix x`, row by row.
+/// `scale * matrix x`, row by row: stored or added.
 struct Dots<'a> {
     matrix: &'a [f32],
     x: &'a [f32],
     scale: f32,
     out: &'a mut [f32],
+    how: Write,
 }
 
 impl Kernel for Dots<'_> {
@@ -110,7 +126,8 @@ impl Kernel for Dots<'_> {
             for (x, w) in self.x.chunks(LANES).zip(row.chunks(LANES)) {
                 sum = s.fma(s.load_part(x), s.load_part(w), sum);
             }
-            *out = self.scale * s.sum(sum);
+            let sum = self.scale * s.sum(sum);
+            *out = if self.how == Write::Add { *out + sum } else { sum };
         }
     }
 }

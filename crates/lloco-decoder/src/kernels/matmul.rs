@@ -56,8 +56,15 @@ pub(crate) fn matmul(
 
 /// `[rows, columns]` -> `[columns, rows]`.
 pub(crate) fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    assert_eq!(matrix.len(), rows * columns, "matrix of shape [{rows}, {columns}]");
     let mut out = vec![0.0; matrix.len()];
+    transpose(matrix, rows, columns, &mut out);
+    out
+}
+
+/// [`transposed`] into `out`.
+pub(crate) fn transpose(matrix: &[f32], rows: usize, columns: usize, out: &mut [f32]) {
+    let lengths = (matrix.len(), out.len());
+    assert_eq!(lengths, (rows * columns, rows * columns), "matrix of shape [{rows}, {columns}]");
     // Squares, so that a cache line is read and written while it is at hand.
     for row in (0..rows).step_by(LANES) {
         for column in (0..columns).step_by(LANES) {
@@ -68,7 +75,6 @@ pub(crate) fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32
             }
         }
     }
-    out
 }
 
 /// One thread's share.

@@ -67,9 +67,8 @@ impl CompressorTrainer<'_> {
     /// curriculum may have more stages than the one that the checkpoint was written under.
     ///
     /// # Errors
-    /// [`Error::CheckpointMismatch`] when it was written under another curriculum, for another model, on other data or from another
-    /// start;
-    /// others when it is damaged. The trainer is then as before.
+    /// [`Error::CheckpointMismatch`] when it was written under another curriculum, for another model, on other data or from
+    /// another start; others when it is damaged. The trainer is then as before.
     pub fn resume(&mut self, dir: impl AsRef<Path>) -> Result<bool> {
         let dir = dir.as_ref();
         let Some((_, path)) = checkpoints(dir).newest()? else { return Ok(false) };
@@ -98,7 +97,7 @@ impl CompressorTrainer<'_> {
             return Err(mismatch("data", self.corpus.digest().to_owned(), state.data));
         }
         if state.origin != self.origin {
-            let [expected, found] = [&self.origin, &state.origin].map(|origin| format!("{origin:?}"));
+            let [expected, found] = [&self.origin, &state.origin].map(|origin| Origin::name(origin.as_ref()));
             return Err(mismatch("origin", expected, found));
         }
         let compressor = Compressor::load(&path, self.decoder, &self.compressor.config.base)?;

@@ -21,12 +21,17 @@ pub(super) struct Origin {
 impl Origin {
     fn of(compressor: &Compressor) -> Result<Self> {
         let mut hash = Sha256::new();
-        for (name, tensor) in compressor.weights.parameters() {
-            hash.update(format!("{name} {:?}\n", tensor.dims()));
-            lloco_lora::durable::values(&name, tensor)?.iter().for_each(|value| hash.update(value.to_le_bytes()));
-        }
+        compressor.hash(&mut hash, |_| true)?;
         let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { sha256, steps: compressor.config.steps })
+    }
+
+    /// What errors call it.
+    pub(super) fn name(origin: Option<&Self>) -> String {
+        match origin {
+            Some(Self { sha256, steps }) => format!("the compressor {sha256:.12} of {steps} steps"),
+            None => "new weights".into(),
+        }
     }
 }
 
@@ -39,7 +44,7 @@ impl CompressorTrainer<'_> {
     /// already.
     pub fn start_from(mut self, compressor: Compressor) -> Result<Self> {
         if self.step > 0 {
-            return Err(invalid("steps done before the start", &self.step, &0));
+            return Err(invalid("step", &self.step, &0));
         }
         let (found, expected) = (&compressor.config, &self.compressor.config);
         same("base", &found.base, &expected.base)?;

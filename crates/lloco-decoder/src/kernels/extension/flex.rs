@@ -74,7 +74,7 @@ pub(super) fn added(
     scale: f64,
 ) -> (FlexTensor, FlexTensor) {
     let factors = factors(a, b, scale);
-    let (mut y, mut narrow_shape) = (dense(y), shape(x));
+    let (mut y, mut narrow_shape) = (own(y), shape(x));
     let widths = (narrow_shape.last().copied(), shape(&y).last().copied());
     assert_eq!(widths, (Some(factors.inputs), Some(factors.outputs)), "low rank: x {:?}, y {:?}", shape(x), shape(&y));
     let place = y.layout().start_offset()..y.layout().start_offset() + y.layout().num_elements();
@@ -82,6 +82,19 @@ pub(super) fn added(
     narrow_shape.pop();
     narrow_shape.push(factors.rank);
     (y, tensor(narrow, narrow_shape))
+}
+
+/// `x` itself if it is dense and nobody else holds its storage, else a dense copy of what it shows.
+fn own(x: FlexTensor) -> FlexTensor {
+    if !x.is_contiguous() {
+        return x.to_contiguous();
+    }
+    if x.is_unique() {
+        return x;
+    }
+    let mut copy = Buffer::new(numbers(&x).len());
+    copy.copy_from_slice(numbers(&x));
+    tensor(copy, shape(&x))
 }
 
 /// The tables and positions of a rotation.

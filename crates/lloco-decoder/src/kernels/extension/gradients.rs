@@ -140,12 +140,15 @@ impl Backward<Flex, 4> for LowRankGrad {
     fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let (x, a, b, scale, narrow) = &ops.state;
-        let found = factors(a, b, *scale).backward(Isa::best(), numbers(x), numbers(narrow), numbers(&grad));
-        let of = |found: Buffer, like: &FlexTensor| tensor(found, shape(like));
-        let found = [grad, of(found.x, x), of(found.a, a), of(found.b, b)];
-        for (node, grad) in ops.parents.into_iter().zip(found) {
-            if let Some(node) = node {
-                grads.register::<Flex>(node.id, grad);
+        let [y, parents @ ..] = ops.parents;
+        let wanted = parents.each_ref().map(Option::is_some);
+        let found = factors(a, b, *scale).backward(Isa::best(), numbers(x), numbers(narrow), numbers(&grad), wanted);
+        if let Some(node) = y {
+            grads.register::<Flex>(node.id, grad);
+        }
+        for ((node, found), like) in parents.into_iter().zip(found).zip([x, a, b]) {
+            if let (Some(node), Some(found)) = (node, found) {
+                grads.register::<Flex>(node.id, tensor(found, shape(like)));
             }
         }
     }
