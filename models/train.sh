@@ -2,6 +2,7 @@
 # Trains a compressor for the default model. Run it again and it goes on from its last checkpoint.
 #   models/train.sh RUN HELD_OUT.jsonl DATA.jsonl...
 # DEVICE=cuda (or wgpu, ...) trains there, CURRICULUM names another curriculum, MINUTES ends a run after so long.
+# FROM names a trained compressor to begin with.
 # SKIP_BUILD=1 takes target/release/examples/train as it is, carried from another machine.
 set -euo pipefail
 run=$1 held_out=$2

@@ -50,7 +50,7 @@ impl<'a> Factors<'a> {
     /// Adds the term of `x` `[rows, inputs]` to `y` `[rows, outputs]`. Returns `scale * x aT` `[rows, rank]`.
     pub(crate) fn add(&self, isa: Isa, x: &[f32], y: &mut [f32]) -> Buffer {
         let &Self { a, rank, inputs, outputs, scale, .. } = self;
-        let rows = if inputs == 0 { 0 } else { x.len() / inputs };
+        let rows = x.len().checked_div(inputs).unwrap_or(0);
         assert_eq!((x.len(), y.len()), (rows * inputs, rows * outputs), "{rows} rows, {inputs} to {outputs} wide");
         let mut narrow = Buffer::new(rows * rank);
         if rank == 0 || rows == 0 || outputs == 0 {
@@ -82,7 +82,7 @@ impl<'a> Factors<'a> {
         [of_x, of_a, of_b]: [bool; 3],
     ) -> [Option<Buffer>; 3] {
         let &Self { a, rank, inputs, outputs, scale, .. } = self;
-        let rows = if inputs == 0 { 0 } else { x.len() / inputs };
+        let rows = x.len().checked_div(inputs).unwrap_or(0);
         let mut slope = Buffer::new(if of_x || of_a { rows * rank } else { 0 });
         if of_x || of_a {
             matmul(isa, grad, &self.rows(), scale, &mut slope, [rows, outputs, rank], Write::Store);
