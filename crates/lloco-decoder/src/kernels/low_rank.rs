@@ -6,7 +6,8 @@ use super::reuse::Buffer;
 use super::simd::{LANES, Simd};
 use std::borrow::Cow;
 
-/// Up to so many rows (decoding), both factors are read where they lie: nothing is transposed for them.
+/// Up to so many rows (decoding), nothing is transposed, if the second factor lies in columns. Either order gives the same
+/// bits, so that a run may go on from a file.
 const FEW: usize = 4;
 
 /// The two factors of an adapter.
@@ -57,18 +58,16 @@ impl<'a> Factors<'a> {
             narrow.fill(0.0);
             return narrow;
         }
+        let b = self.columns();
         if rows <= FEW {
             for ((x, y), narrow) in x.chunks(inputs).zip(y.chunks_mut(outputs)).zip(narrow.chunks_mut(rank)) {
-                isa.run(Dots { matrix: a, x, scale, out: narrow, how: Write::Store });
-                match self.b {
-                    Second::Rows(b) => isa.run(Dots { matrix: b, x: narrow, scale: 1.0, out: y, how: Write::Add }),
-                    Second::Columns(b) => isa.run(Sums { matrix: b, x: narrow, out: y }),
-                }
+                isa.run(Dots { matrix: a, x, scale, out: narrow });
+                isa.run(Sums { matrix: &b, x: narrow, out: y });
             }
             return narrow;
         }
         matmul(isa, x, &transposed(a, rank, inputs), scale, &mut narrow, [rows, inputs, rank], Write::Store);
-        matmul(isa, &narrow, &self.columns(), 1.0, y, [rows, rank, outputs], Write::Add);
+        matmul(isa, &narrow, &b, 1.0, y, [rows, rank, outputs], Write::Add);
         narrow
     }
 
@@ -107,13 +106,12 @@ impl<'a> Factors<'a> {
     }
 }
 
-/// `scale * matrix x`, row by row: stored or added.
+/// `scale * matrix x`, row by row.
 struct Dots<'a> {
     matrix: &'a [f32],
     x: &'a [f32],
     scale: f32,
     out: &'a mut [f32],
-    how: Write,
 }
 
 impl Kernel for Dots<'_> {
@@ -126,8 +124,7 @@ impl Kernel for Dots<'_> {
             for (x, w) in self.x.chunks(LANES).zip(row.chunks(LANES)) {
                 sum = s.fma(s.load_part(x), s.load_part(w), sum);
             }
-            let sum = self.scale * s.sum(sum);
-            *out = if self.how == Write::Add { *out + sum } else { sum };
+            *out = self.scale * s.sum(sum);
         }
     }
 }

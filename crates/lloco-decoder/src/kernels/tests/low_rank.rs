@@ -51,6 +51,9 @@ fn few_rows_and_many_get_the_same_term() {
     for isa in Isa::available() {
         let mut together = before.clone();
         factors(Second::Rows(&b)).add(isa, &x, &mut together);
+        let mut turned_too = before.clone();
+        factors(Second::Columns(&turned)).add(isa, &x, &mut turned_too);
+        assert_eq!(together, turned_too, "{isa:?}");
         let mut apart = before.clone();
         for (x, y) in x.chunks(2 * inputs).zip(apart.chunks_mut(2 * outputs)) {
             factors(Second::Columns(&turned)).add(isa, x, y);
