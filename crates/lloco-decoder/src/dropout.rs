@@ -35,7 +35,15 @@ impl Mask {
 
 /// `x` with a share `rate` of its elements, 0 to below 1, set to zero and the others divided by `1 - rate`.
 ///
-/// The same seed drops the same places, on every device, so that a pass can be repeated.
+/// The same seed drops the same places, on every device, so that a pass can be repeated. The shape stays.
+///
+/// ```
+/// use lloco_decoder::{burn::tensor::{Device, Tensor}, dropout};
+///
+/// let x = Tensor::<1>::ones([8], &Device::default());
+/// let drop = |seed| dropout(x.clone(), 0.5, seed).into_data();
+/// assert_eq!(drop(1), drop(1));
+/// ```
 pub fn dropout<const D: usize>(x: Tensor<D>, rate: f64, seed: u64) -> Tensor<D> {
     let mask = Mask::new(rate, seed);
     if mask.dropped == 0 {
@@ -53,6 +61,12 @@ pub fn dropout<const D: usize>(x: Tensor<D>, rate: f64, seed: u64) -> Tensor<D> 
 }
 
 /// Well-mixed bits of a number, for seeds: the output function of SplitMix64 (Steele, Lea, Flood 2014).
+///
+/// ```
+/// // The seed of a run's third step.
+/// let seed = lloco_decoder::mix(42 ^ lloco_decoder::mix(3));
+/// assert_ne!(seed, lloco_decoder::mix(42 ^ lloco_decoder::mix(4)));
+/// ```
 pub fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -130,6 +130,17 @@ pub(crate) fn swiglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
 ///
 /// # Panics
 /// If the shapes do not fit.
+///
+/// ```
+/// use lloco_decoder::{burn::tensor::{Device, Tensor}, low_rank};
+///
+/// let device = Device::default();
+/// let (y, x) = (Tensor::ones([1, 1, 2], &device), Tensor::ones([1, 1, 3], &device));
+/// let (a, b) = (Tensor::ones([4, 3], &device), Tensor::ones([2, 4], &device));
+/// // 1 + 0.5 * (three ones into each of four, those four into each of two).
+/// let sum: Vec<f32> = low_rank(y, x, &a, &b, 0.5).into_data().try_to_vec().unwrap();
+/// assert_eq!(sum, [7.0, 7.0]);
+/// ```
 pub fn low_rank(y: Tensor<3>, x: Tensor<3>, a: &Tensor<2>, b: &Tensor<2>, scale: f64) -> Tensor<3> {
     let (a, b) = (like(a, &x).cast(x.dtype()), like(b, &x).cast(x.dtype()));
     assert_eq!(x.dims()[..2], y.dims()[..2], "low rank: batch and rows of x and y");

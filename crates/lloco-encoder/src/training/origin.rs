@@ -37,7 +37,16 @@ impl Origin {
 
 impl CompressorTrainer<'_> {
     /// Begins with a trained compressor instead of new weights, on any data. Its moments are not known, so that a few
-    /// steps of warm-up are in place.
+    /// steps of warm-up are in place. Comes before [`resume`](Self::resume).
+    ///
+    /// ```no_run
+    /// # use lloco_encoder::{Compressor, CompressorTrainer, Result};
+    /// # fn go_on(trainer: CompressorTrainer<'_>, decoder: &lloco_decoder::Decoder, base: &str) -> Result<()> {
+    /// let mut trainer = trainer.start_from(Compressor::load("first/compressor", decoder, base)?)?;
+    /// trainer.resume("second")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::InvalidSetting`] when its model, mode, encoder or reader are not the curriculum's, or steps were done
