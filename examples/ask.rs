@@ -24,6 +24,10 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 1)]
     documents: usize,
 
+    /// Let the model read the best passage of each document as text, too, behind the summaries
+    #[arg(long)]
+    passages: bool,
+
     /// Tokens of the answer at most
     #[arg(long, value_name = "N", default_value_t = 64)]
     max_new_tokens: usize,
@@ -45,7 +49,7 @@ struct Args {
 fn ask(args: Args) -> Result {
     let lloco = args.library.builder()?.read_only(true).build()?;
     let generation = GenerateConfig::greedy(args.max_new_tokens).with_sampling(args.sampling.into());
-    let mut options = AskOptions::default().top_k(args.documents).generation(generation);
+    let mut options = AskOptions::default().top_k(args.documents).passages(args.passages).generation(generation);
     (options.group, options.documents) = (args.group, args.named);
     let stream = match args.text {
         true => lloco.ask_text(&args.question, &options)?,

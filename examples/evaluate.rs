@@ -45,12 +45,13 @@ struct Args {
     output: Output,
 }
 
-const NAMES: [(&str, Context); 6] = [
+const NAMES: [(&str, Context); 7] = [
     ("nothing", Context::Nothing),
     ("shuffled", Context::Shuffled),
     ("compressed", Context::Compressed),
     ("truncated", Context::Truncated),
     ("retrieved", Context::Retrieved),
+    ("both", Context::Both),
     ("full", Context::FullText),
 ];
 

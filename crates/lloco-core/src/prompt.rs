@@ -6,9 +6,13 @@ use lloco_encoder::training::Wording;
 /// Instruction that follows a document, whether it is read as text or as summary vectors.
 const INSTRUCTION: &str = "Answer the question about the document above in a few words.";
 
-/// What asks the model for a question of its own, behind a passage.
-const STUDY: &str = "Write one short question about the text above that the text answers in a few words, and then its \
-    answer, in this form:\n\nQuestion: ...\nAnswer: ...";
+/// What leads the model into writing a question about a passage and its answer: two that somebody else wrote. Small models
+/// follow examples where they do not follow an instruction.
+const STUDY: &str = "Text: The miller had three sons. When he died, the eldest was given the mill, the second the donkey, and \
+    the youngest nothing but the cat.\nQuestion: What was the youngest son given?\nAnswer: the cat\n\n\
+    Text: The committee met on Tuesday and approved the budget of 4,000 euros. Mrs Larsen voted against it because the roof \
+    had not been repaired.\nQuestion: Why did Mrs Larsen vote against the budget?\nAnswer: because the roof had not been \
+    repaired\n\nText: ";
 
 /// Turns questions into token ids, in the model's own chat form if it has one: the same words in training and in use.
 #[derive(Debug)]
@@ -49,13 +53,14 @@ impl Prompts {
         Ok(ids)
     }
 
-    /// The prompt that asks for a question about a passage and its answer.
+    /// The prompt behind which the model writes a question about a passage.
     pub(crate) fn study(&self, passage: &str) -> Result<Vec<u32>> {
-        match &self.template {
-            Some(_) => self.render(&format!("{passage}\n\n{STUDY}")),
-            // A model that only continues text is led into the form.
-            None => self.tokenizer.encode(&format!("{passage}\n\nA question about the text above.\nQuestion:")),
-        }
+        self.tokenizer.encode(&format!("{STUDY}{}\nQuestion:", passage.trim()))
+    }
+
+    /// The prompt behind which it answers that question.
+    pub(crate) fn study_answer(&self, passage: &str, question: &str) -> Result<Vec<u32>> {
+        self.tokenizer.encode(&format!("{STUDY}{}\nQuestion: {question}\nAnswer:", passage.trim()))
     }
 
     /// What the model said, as text.

@@ -11,8 +11,6 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Attention {
     layer: usize,
-    heads: usize,
-    kv_heads: usize,
     head_dim: usize,
     eps: f64,
     query: Linear,
@@ -60,8 +58,6 @@ impl Attention {
         };
         Ok(Self {
             layer,
-            heads: config.num_attention_heads,
-            kv_heads: config.num_key_value_heads,
             head_dim: dim,
             eps: config.rms_norm_eps,
             query: linear(Projection::Query, [wide, hidden], config.qkv_bias)?,
@@ -79,35 +75,58 @@ impl Attention {
 
     /// `x` `[batch, seq, hidden]` -> `[batch, rows, hidden]`.
     pub(crate) fn forward(&self, x: Tensor<3>, context: &Context, cache: Option<&mut LayerCache>) -> Tensor<3> {
-        let [batch, seq, _] = x.dims();
-        let first = seq - context.rows;
+        let first = x.dims()[1] - context.rows;
         let newest = if first > 0 { x.clone().slice(s![.., first.., ..]) } else { x.clone() };
-        let q = self.project(&self.query, Projection::Query, newest, context);
-        let k = self.project(&self.key, Projection::Key, x.clone(), context);
-        let v = self.project(&self.value, Projection::Value, x, context);
-
-        let mut q = q.reshape([batch, context.rows, self.heads, self.head_dim]);
-        let mut k = k.reshape([batch, seq, self.kv_heads, self.head_dim]);
-        let v = v.reshape([batch, seq, self.kv_heads, self.head_dim]).swap_dims(1, 2);
-        if let Some((q_norm, k_norm)) = &self.norms {
-            q = ops::rms_norm(q, q_norm, self.eps);
-            k = ops::rms_norm(k, k_norm, self.eps);
-        }
-        let q = ops::rope(q, context.cos, context.sin, context.past + first, context.padding);
-        let k = ops::rope(k, context.cos, context.sin, context.past, context.padding).swap_dims(1, 2);
-
-        let (k, v) = match cache {
-            Some(cache) => cache.append(context.past, k, v),
-            None => (k, v),
+        let [q, k, v] = if first > 0 {
+            let [k, v] = Linear::pair([&self.key, &self.value], x.clone());
+            [self.query.forward(newest.clone()), k, v]
+        } else {
+            Linear::triple([&self.query, &self.key, &self.value], x.clone())
         };
-        let mixed = match context.packing {
+        let adapt = |projection, x: &Tensor<3>, y| context.adapter.apply(Site { layer: self.layer, projection }, x, y);
+        let mut q = adapt(Projection::Query, &newest, q);
+        let mut k = adapt(Projection::Key, &x, k);
+        let v = adapt(Projection::Value, &x, v);
+        drop((x, newest));
+        if let Some((q_norm, k_norm)) = &self.norms {
+            q = self.normed(q, q_norm);
+            k = self.normed(k, k_norm);
+        }
+        let mixed = match cache {
+            Some(cache) => cache.attend(q, k, v, context),
+            None => self.attend(q, k, v, context),
+        };
+        adapt(Projection::Output, &mixed, self.output.forward(mixed.clone()))
+    }
+
+    /// Attention without a cache: `q` `[batch, rows, heads * dim]`, `k`, `v` `[batch, seq, kv_heads * dim]`.
+    fn attend(&self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, context: &Context) -> Tensor<3> {
+        let first = k.dims()[1] - context.rows;
+        let q = context.turn(heads(q, self.head_dim), first);
+        let k = context.turn(heads(k, self.head_dim), 0).swap_dims(1, 2);
+        let v = heads(v, self.head_dim).swap_dims(1, 2);
+        match context.packing {
             Some(packing) => packing.attention(q, k, v),
             None => ops::attention(q, k, v, context.padding, context.causal),
-        };
-        self.project(&self.output, Projection::Output, mixed, context)
+        }
     }
 
-    fn project(&self, linear: &Linear, projection: Projection, x: Tensor<3>, context: &Context) -> Tensor<3> {
-        linear.adapted(x, Site { layer: self.layer, projection }, context.adapter)
+    /// Each head's RMSNorm.
+    fn normed(&self, x: Tensor<3>, norm: &Tensor<1>) -> Tensor<3> {
+        let shape = x.dims();
+        ops::rms_norm(heads(x, self.head_dim), norm, self.eps).reshape(shape)
     }
+}
+
+impl Context<'_> {
+    /// Rotates `x` `[batch, seq, heads, dim]`, whose rows begin at `first` of those that are read now.
+    pub(crate) fn turn(&self, x: Tensor<4>, first: usize) -> Tensor<4> {
+        ops::rope(x, self.cos, self.sin, self.past + first, self.padding)
+    }
+}
+
+/// `[batch, seq, heads * dim]` -> `[batch, seq, heads, dim]`.
+pub(crate) fn heads(x: Tensor<3>, dim: usize) -> Tensor<4> {
+    let [batch, seq, width] = x.dims();
+    x.reshape([batch, seq, width / dim, dim])
 }

@@ -1,8 +1,14 @@
 //! Keys and values of the positions read so far.
 
-use burn::tensor::{DType, Device, Tensor, s};
+use burn::tensor::{DType, Tensor, s};
 
-use crate::Decoder;
+#[cfg(feature = "flex")]
+use crate::kernels;
+use crate::{
+    Decoder,
+    attention::{Context, heads},
+    ops,
+};
 
 /// The KV cache of a batch: for each layer keys and values `[batch, kv_heads, capacity, head_dim]`.
 ///
@@ -31,9 +37,10 @@ impl KvCache {
     pub fn new(decoder: &Decoder, batch: usize, capacity: usize) -> Self {
         let config = decoder.config();
         let shape = [batch, config.num_key_value_heads, capacity.max(1), config.head_dim];
-        let buffer = || Buffer(Some(zeros(shape, decoder)));
-        let layer = || LayerCache { keys: buffer(), values: buffer() };
-        Self { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), len: 0 }
+        let mut buffers = zeros(2 * config.num_hidden_layers, shape, decoder).into_iter();
+        let mut buffer = || Buffer(buffers.next());
+        let layers = (0..config.num_hidden_layers).map(|_| LayerCache { keys: buffer(), values: buffer() });
+        Self { layers: layers.collect(), len: 0 }
     }
 
     /// Positions held, padding included.
@@ -68,37 +75,62 @@ impl KvCache {
 }
 
 impl LayerCache {
-    /// Writes keys and values `[batch, kv_heads, seq, head_dim]` behind position `len`;
-    /// returns views of all that is there, `[batch, kv_heads, len + seq, head_dim]`.
-    pub(crate) fn append(&mut self, len: usize, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        (self.keys.append(len, keys), self.values.append(len, values))
+    /// Attention over all that is there and the new rows, which are written behind it: `q` `[batch, rows, heads * dim]` of
+    /// the newest rows, `k`, `v` `[batch, seq, kv_heads * dim]`, not rotated -> `[batch, rows, heads * dim]`.
+    pub(crate) fn attend(&mut self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, context: &Context) -> Tensor<3> {
+        let (past, seq) = (context.past, k.dims()[1]);
+        #[cfg(feature = "flex")]
+        if kernels::on_flex(&q)
+            && ![&q, &k, &v].iter().any(|x| x.is_autodiff())
+            && let (Some(keys), Some(values)) = (self.keys.take(past, past + seq), self.values.take(past, past + seq))
+        {
+            let (new, tables) = ([q, k, v], [context.cos, context.sin]);
+            let (mixed, [keys, values]) = kernels::cached_attention(new, [keys, values], tables, past, context.padding);
+            (self.keys.0, self.values.0) = (Some(keys), Some(values));
+            return mixed;
+        }
+        let (dim, first) = (2 * context.cos.dims()[1], seq - context.rows);
+        let q = context.turn(heads(q, dim), first);
+        let k = context.turn(heads(k, dim), 0).swap_dims(1, 2);
+        let k = self.keys.append(past, k);
+        let v = self.values.append(past, heads(v, dim).swap_dims(1, 2));
+        ops::attention(q, k, v, context.padding, context.causal)
     }
 }
 
 impl Buffer {
+    /// Takes the buffer out, with room for rows up to `end`; the first `len` are written.
+    fn take(&mut self, len: usize, end: usize) -> Option<Tensor<4>> {
+        let buffer = self.0.take()?;
+        if buffer.dims()[2] >= end {
+            return Some(buffer);
+        }
+        let [batch, heads, _, dim] = buffer.dims();
+        let spare = [batch, heads, end.next_power_of_two() - len, dim];
+        let spare = Tensor::zeros(spare, (&buffer.device(), buffer.dtype()));
+        Some(Tensor::cat(vec![buffer.slice(s![.., .., 0..len, ..]), spare], 2))
+    }
+
+    /// Writes rows `[batch, kv_heads, seq, head_dim]` behind the first `len`; returns a view of all.
     fn append(&mut self, len: usize, new: Tensor<4>) -> Tensor<4> {
-        let new = match &self.0 {
-            Some(buffer) if buffer.dtype() != new.dtype() => new.cast(buffer.dtype()),
-            _ => new,
-        };
         let end = len + new.dims()[2];
-        let buffer = match self.0.take() {
-            Some(buffer) if buffer.dims()[2] >= end => buffer.slice_assign(s![.., .., len..end, ..], new),
+        let buffer = match self.take(len, end) {
             Some(buffer) => {
-                let room = end.next_power_of_two() - end;
-                let [batch, heads, _, dim] = new.dims();
-                let spare = Tensor::zeros([batch, heads, room, dim], (&new.device(), new.dtype()));
-                Tensor::cat(vec![buffer.slice(s![.., .., 0..len, ..]), new, spare], 2)
+                let new = new.cast(buffer.dtype());
+                buffer.slice_assign(s![.., .., len..end, ..], new)
             }
             None => new,
         };
-        let view = buffer.clone().slice(s![.., .., 0..end, ..]);
-        self.0 = Some(buffer);
-        view
+        self.0 = Some(buffer.clone());
+        buffer.slice(s![.., .., 0..end, ..])
     }
 }
 
-fn zeros(shape: [usize; 4], decoder: &Decoder) -> Tensor<4> {
-    let device: &Device = decoder.device();
-    Tensor::zeros(shape, (device, DType::from(decoder.cache_dtype())))
+fn zeros(count: usize, shape: [usize; 4], decoder: &Decoder) -> Vec<Tensor<4>> {
+    let (device, dtype) = (decoder.device(), DType::from(decoder.cache_dtype()));
+    #[cfg(feature = "flex")]
+    if kernels::is_flex(device) {
+        return kernels::zeros(count, shape, dtype, device);
+    }
+    (0..count).map(|_| Tensor::zeros(shape, (device, dtype))).collect()
 }

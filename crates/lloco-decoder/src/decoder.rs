@@ -1,9 +1,6 @@
 //! The frozen transformer on a device.
 
-use burn::{
-    backend::DispatchDevice,
-    tensor::{DType, Device, FloatDType, Tensor},
-};
+use burn::tensor::{Device, FloatDType, Tensor};
 
 #[cfg(feature = "flex")]
 use crate::kernels;
@@ -14,6 +11,7 @@ use crate::{
     linear::Linear,
     ops,
     pass::{Pass, Rows},
+    precision::{activations, cached, resolve},
     rope::RopeTables,
     weight::Weight,
 };
@@ -55,8 +53,8 @@ impl Decoder {
         let layers =
             (0..config.num_hidden_layers).map(|layer| Layer::load(checkpoint, &config, layer, weights, device));
         let decoder = Self {
-            cache_dtype: cache_dtype(weights, device),
-            dtype: if on_cpu(device) || weights == WeightType::F32 { FloatDType::F32 } else { FloatDType::BF16 },
+            cache_dtype: cached(weights, device),
+            dtype: activations(weights, device),
             embed_tokens,
             layers: layers.collect::<Result<_>>()?,
             norm: Tensor::from_data(checkpoint.tensor("model.norm.weight", &[config.hidden_size])?, device),
@@ -280,37 +278,3 @@ impl Decoder {
 /// Up to so many rows, a pass is short enough to keep all threads for itself.
 #[cfg(feature = "flex")]
 const FEW: usize = 8;
-
-/// Settles [`WeightType::Auto`] where it depends on the device alone.
-fn resolve(weights: WeightType, device: &Device) -> WeightType {
-    #[cfg(feature = "flex")]
-    if kernels::is_flex(device) {
-        return weights;
-    }
-    match weights {
-        WeightType::Auto if on_cpu(device) || !device.supports_dtype(DType::BF16) => WeightType::F32,
-        WeightType::Auto => WeightType::Bf16,
-        chosen => chosen,
-    }
-}
-
-/// What a cache holds: halves where kernels read them or activations are halves anyway.
-fn cache_dtype(weights: WeightType, device: &Device) -> FloatDType {
-    #[cfg(feature = "flex")]
-    if kernels::is_flex(device) && weights != WeightType::F32 {
-        return FloatDType::F16;
-    }
-    if on_cpu(device) || weights == WeightType::F32 { FloatDType::F32 } else { FloatDType::BF16 }
-}
-
-/// Whether activations stay f32 whatever the weights are.
-fn on_cpu(device: &Device) -> bool {
-    match device.as_dispatch() {
-        #[cfg(feature = "flex")]
-        DispatchDevice::Flex(_) => true,
-        #[cfg(feature = "ndarray")]
-        DispatchDevice::NdArray(_) => true,
-        #[allow(unreachable_patterns, reason = "which devices exist depends on the features")]
-        _ => false,
-    }
-}

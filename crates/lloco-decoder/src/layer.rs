@@ -78,10 +78,11 @@ impl Layer {
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>, context: &Context) -> Tensor<3> {
-        let project =
-            |linear: &Linear, projection, x| linear.adapted(x, Site { layer: self.layer, projection }, context.adapter);
-        let gate = project(&self.gate, Projection::Gate, x.clone());
-        let up = project(&self.up, Projection::Up, x);
-        project(&self.down, Projection::Down, ops::swiglu(gate, up))
+        let adapt = |projection, x: &Tensor<3>, y| context.adapter.apply(Site { layer: self.layer, projection }, x, y);
+        let [gate, up] = Linear::pair([&self.gate, &self.up], x.clone());
+        let gate = adapt(Projection::Gate, &x, gate);
+        let up = adapt(Projection::Up, &x, up);
+        let inner = ops::swiglu(gate, up);
+        adapt(Projection::Down, &inner, self.down.forward(inner.clone()))
     }
 }

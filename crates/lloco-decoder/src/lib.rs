@@ -60,6 +60,7 @@ pub mod measured;
 mod ops;
 mod packing;
 mod pass;
+mod precision;
 mod prompt;
 mod rope;
 mod sampling;

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{Checkpoint, LinearAdapter, Result, Site, WeightType, ops::like, weight::Weight};
+use crate::{Checkpoint, Result, WeightType, ops::like, weight::Weight};
 
 /// `y = x W^T + b`, with `W` `[out, in]` as in the checkpoint.
 #[derive(Debug)]
@@ -36,7 +36,22 @@ impl Linear {
 
     /// `x` `[batch, seq, in]` -> `[batch, seq, out]`.
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let y = self.weight.product(x);
+        self.biased(self.weight.product(x))
+    }
+
+    /// Two projections of the same rows, computed together where that is faster.
+    pub(crate) fn pair([a, b]: [&Self; 2], x: Tensor<3>) -> [Tensor<3>; 2] {
+        let [y, z] = Weight::pair([&a.weight, &b.weight], x);
+        [a.biased(y), b.biased(z)]
+    }
+
+    /// As [`pair`](Self::pair), three of them.
+    pub(crate) fn triple([a, b, c]: [&Self; 3], x: Tensor<3>) -> [Tensor<3>; 3] {
+        let [q, r, s] = Weight::triple([&a.weight, &b.weight, &c.weight], x);
+        [a.biased(q), b.biased(r), c.biased(s)]
+    }
+
+    fn biased(&self, y: Tensor<3>) -> Tensor<3> {
         match &self.bias {
             Some(bias) => {
                 let bias = like(bias, &y).cast(y.dtype());
@@ -44,10 +59,5 @@ impl Linear {
             }
             None => y,
         }
-    }
-
-    /// [`forward`](Self::forward) plus what the adapter adds at `site`.
-    pub(crate) fn adapted(&self, x: Tensor<3>, site: Site, adapter: &dyn LinearAdapter) -> Tensor<3> {
-        adapter.apply(site, &x, self.forward(x.clone()))
     }
 }

@@ -121,6 +121,24 @@ impl Weight {
         }
     }
 
+    /// [`product`](Self::product) with two weights. On `flex`, few rows meet both at once.
+    pub(crate) fn pair([a, b]: [&Self; 2], x: Tensor<3>) -> [Tensor<3>; 2] {
+        #[cfg(feature = "flex")]
+        if let (Self::Packed(a), Self::Packed(b)) = (a, b) {
+            return kernels::linear_pair(x, [a, b]);
+        }
+        [a.product(x.clone()), b.product(x)]
+    }
+
+    /// As [`pair`](Self::pair), with three.
+    pub(crate) fn triple([a, b, c]: [&Self; 3], x: Tensor<3>) -> [Tensor<3>; 3] {
+        #[cfg(feature = "flex")]
+        if let (Self::Packed(a), Self::Packed(b), Self::Packed(c)) = (a, b, c) {
+            return kernels::linear_triple(x, [a, b, c]);
+        }
+        [a.product(x.clone()), b.product(x.clone()), c.product(x)]
+    }
+
     /// The cross entropy (in nats) of each row of `hidden` `[rows, in]` against its target, an index of an output:
     /// `[rows]`. On `flex` the scores of all rows never exist together.
     pub(crate) fn losses(&self, hidden: Tensor<2>, targets: &[u32]) -> Tensor<1> {

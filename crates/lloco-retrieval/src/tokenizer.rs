@@ -22,7 +22,10 @@ impl Tokenizer {
     /// Reads `tokenizer.json`; truncation and padding settings in it give way to `max_length`.
     pub(crate) fn load(path: &Path, max_length: usize, vocab_size: usize) -> Result<Self> {
         let json = std::fs::read(path).map_err(Error::io("read", path))?;
-        let mut splitter = tokenizers::Tokenizer::from_bytes(&json).map_err(|e| Error::malformed(path, e))?;
+        // What is no JSON makes the library panic, where it happens to read a decoder.
+        serde_json::from_slice::<serde_json::Value>(&json).map_err(|e| Error::malformed(path, e))?;
+        let mut splitter =
+            guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(|e| Error::malformed(path, e))?;
         let largest = splitter.get_vocab(true).into_values().max().unwrap_or(0);
         if largest as usize >= vocab_size {
             return Err(Error::TokenizerMismatch { path: PathBuf::from(path), id: largest, vocab_size });
@@ -66,8 +69,8 @@ impl Tokenizer {
     }
 }
 
-/// What the tokenizer returns. It trusts its file: one that contradicts itself, such as a template with a token that is
-/// declared nowhere, is read without a word and makes it panic on use.
+/// What the tokenizer returns. It trusts its file: one that contradicts itself makes it panic, such as a template with a
+/// token that is declared nowhere, which is read without a word.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|e| Error::Tokenize(e.to_string())),

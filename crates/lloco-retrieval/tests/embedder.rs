@@ -263,6 +263,16 @@ fn a_tokenizer_that_contradicts_itself_is_an_error() {
 }
 
 #[test]
+fn a_tokenizer_that_is_no_json_within_its_decoder_is_an_error() {
+    let copy = Copy::of_tiny();
+    let good = std::fs::read_to_string(copy.path().join("tokenizer.json")).unwrap();
+    for decoder in ["nul", "18446744073709551616e999", "{\"type\":", ""] {
+        copy.write("tokenizer.json", good.replace("\"decoder\": null", &format!("\"decoder\": {decoder}")));
+        assert!(matches!(load_error(&copy), Error::Malformed { .. }), "{decoder}");
+    }
+}
+
+#[test]
 fn a_length_beyond_the_positions_is_refused_or_cut() {
     let copy = Copy::of_tiny();
     copy.set("sentence_bert_config.json", "max_seq_length", json!(4000));

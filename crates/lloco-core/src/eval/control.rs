@@ -35,14 +35,16 @@ pub enum Context {
     Truncated,
     /// The passages of the documents that fit the question best, in as many positions.
     Retrieved,
+    /// The documents' summary vectors, and behind them those passages.
+    Both,
     /// The documents' texts, as far as the model's window reaches.
     FullText,
 }
 
 impl Context {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 6] =
-        [Self::Nothing, Self::Shuffled, Self::Compressed, Self::Truncated, Self::Retrieved, Self::FullText];
+    pub const ALL: [Self; 7] =
+        [Self::Nothing, Self::Shuffled, Self::Compressed, Self::Truncated, Self::Retrieved, Self::Both, Self::FullText];
 }
 
 impl fmt::Display for Context {
@@ -53,6 +55,7 @@ impl fmt::Display for Context {
             Self::Compressed => "compressed",
             Self::Truncated => "truncated text",
             Self::Retrieved => "retrieved text",
+            Self::Both => "compressed and retrieved text",
             Self::FullText => "full text",
         })
     }
@@ -171,7 +174,7 @@ impl Lloco {
                 continue;
             }
             let plain: Arc<dyn LinearAdapter> = match (context, self.encoder.reader()) {
-                (Context::Shuffled | Context::Compressed, Some(reader)) => reader.clone(),
+                (Context::Shuffled | Context::Compressed | Context::Both, Some(reader)) => reader.clone(),
                 _ => Arc::new(NoAdapter),
             };
             for (reader, adapted) in [Some(plain), adapter.clone()].into_iter().flatten().zip([false, true]) {

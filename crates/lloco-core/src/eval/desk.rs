@@ -50,6 +50,11 @@ impl<'a> Desk<'a> {
             Context::Shuffled => self.summaries(&self.wrong(asked), asked)?,
             Context::Truncated => self.text(asked, |desk, document, room| desk.lloco.head(document, room))?,
             Context::Retrieved => self.text(asked, |desk, document, room| desk.retrieved(document, asked, room))?,
+            Context::Both => {
+                let text = self.text(asked, |desk, document, room| desk.retrieved(document, asked, room))?;
+                let Laid { summaries, positions, .. } = self.summaries(&documents, asked)?;
+                Laid { summaries, ids: text.ids, positions: positions + text.positions }
+            }
             Context::FullText => {
                 let answer = self.lloco.prompts.answer(asked.answer())?.len().max(self.config.max_new_tokens);
                 let (text, positions) = self.lloco.text_in_window(asked, answer)?;
@@ -59,7 +64,7 @@ impl<'a> Desk<'a> {
         };
         let positions = laid.positions + laid.ids.len() + self.config.max_new_tokens;
         let window = self.lloco.encoder.decoder().config().max_position_embeddings;
-        match positions > window && matches!(context, Context::Compressed | Context::Shuffled) {
+        match positions > window && matches!(context, Context::Compressed | Context::Shuffled | Context::Both) {
             true => Err(Error::PromptTooLong { positions, window }),
             false => Ok(laid),
         }

@@ -137,19 +137,22 @@ impl ControlTable {
     }
 
     /// What makes summaries worth having: compressed against shuffled and against as many positions of text, with the
-    /// adapter if there is one. Each with a name, the difference in F1 and the difference in NLL.
+    /// adapter if there is one; and passages with summaries before them against passages alone. Each with a name, the difference in F1 and the difference in NLL.
     pub fn verdicts(&self) -> Vec<(String, Interval, Interval)> {
         let adapter = self.adapter.is_some();
-        let others = [
-            (Context::Shuffled, adapter),
-            (Context::Nothing, adapter),
-            (Context::Truncated, adapter),
-            (Context::Retrieved, adapter),
-            (Context::Truncated, false),
+        let pairs = [
+            (Context::Compressed, Context::Shuffled, adapter),
+            (Context::Compressed, Context::Nothing, adapter),
+            (Context::Compressed, Context::Truncated, adapter),
+            (Context::Compressed, Context::Retrieved, adapter),
+            (Context::Compressed, Context::Truncated, false),
+            (Context::Both, Context::Retrieved, adapter),
         ];
         let mut verdicts: Vec<(String, Interval, Interval)> = Vec::new();
-        let Some(row) = self.row(Context::Compressed, adapter) else { return verdicts };
-        for other in others.into_iter().filter_map(|(context, adapter)| self.row(context, adapter)) {
+        for (context, other, other_adapter) in pairs {
+            let (Some(row), Some(other)) = (self.row(context, adapter), self.row(other, other_adapter)) else {
+                continue;
+            };
             let name = format!("{row} - {other}");
             let found = [Measure::F1, Measure::Nll].map(|measure| self.difference(row, other, measure));
             if let [Some(f1), Some(nll)] = found

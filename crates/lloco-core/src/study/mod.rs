@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::{
     file::Draft,
     items::{Item, cloze, continuations, counts, evenly},
-    written::{parse, sound},
+    written::{answer, question, sound},
 };
 use crate::{
     Error, Event, Lloco, Result,
@@ -31,8 +31,10 @@ use crate::{
 
 /// Tokens that the model may take to write a question and its answer.
 const WRITTEN: usize = 96;
-/// How sure the model is kept: lower is duller, higher is wronger.
-const TEMPERATURE: f32 = 0.7;
+/// Tokens between them, at most.
+const LABEL: usize = 16;
+/// Of questions: lower is duller, higher is wronger.
+const TEMPERATURE: f32 = 0.5;
 
 /// Which questions to make of each passage of a group's documents.
 #[derive(Debug, Clone, Serialize)]
@@ -183,7 +185,7 @@ impl Lloco {
 
     /// What the questions follow from, in a few digits.
     fn study_name(&self, config: &SelfStudyConfig, documents: &[Document]) -> String {
-        let mut name = Hasher::labelled("lloco self-study 1");
+        let mut name = Hasher::labelled("lloco self-study 2");
         name.field(&serde_json::to_vec(config).unwrap_or_default());
         name.field(self.info.id().bytes());
         name.field(self.embedder.fingerprint().as_bytes());
@@ -208,19 +210,27 @@ impl Lloco {
         }
         let ids = self.prompts.study(passage)?;
         let window = self.encoder.decoder().config().max_position_embeddings;
-        if ids.len() + WRITTEN > window {
-            return Err(Error::PromptTooLong { positions: ids.len() + WRITTEN, window });
+        let positions = ids.len() + WRITTEN + LABEL;
+        if positions > window {
+            return Err(Error::PromptTooLong { positions, window });
         }
-        reading.prompt(&[], &ids)?;
         let known: HashSet<String> = words(passage).into_iter().collect();
         let salt = Digest::of(passage.as_bytes()).bytes().first_chunk().map_or(0, |head| u64::from_le_bytes(*head));
         for n in 0..config.written as u64 {
             let seed = mix(config.seed ^ mix(salt ^ n));
-            let tokens = reading.sample(Sampling::temperature(TEMPERATURE, seed), WRITTEN)?;
-            match parse(&self.prompts.said(&tokens)?).filter(|item| sound(item, &known)) {
-                Some(item) => items.push(item),
-                None => *dropped += 1,
-            }
+            reading.prompt(&[], &ids)?;
+            let written = reading.sample(Sampling::temperature(TEMPERATURE, seed), WRITTEN / 2)?;
+            let written = self.prompts.said(&written)?;
+            let Some(question) = question(&written) else {
+                *dropped += 1;
+                continue;
+            };
+            // Nothing is left to chance in the answer.
+            reading.prompt(&[], &self.prompts.study_answer(passage, question)?)?;
+            let said = self.prompts.said(&reading.sample(Sampling::greedy(), WRITTEN / 2)?)?;
+            let item = Item { question: question.to_owned(), answer: answer(&said).to_owned() };
+            let twice = items.iter().any(|known: &Item| known.question == item.question);
+            if sound(&item, &known) && !twice { items.push(item) } else { *dropped += 1 }
         }
         Ok(items)
     }

@@ -28,7 +28,7 @@ fn every_context_is_read_with_and_without_adapter() {
     lloco.add(&documents()).unwrap();
     lloco.finetune_on("town", &questions(), &training()).unwrap();
     let table = lloco.evaluate_on("town", &questions(), &config()).unwrap();
-    assert_eq!((table.adapter, table.questions, table.documents, table.rows.len()), (Some(1), 2, 1, 12));
+    assert_eq!((table.adapter, table.questions, table.documents, table.rows.len()), (Some(1), 2, 1, 14));
     let positions = |context| table.row(context, true).unwrap().positions;
     let vectors = (6 * MEETING.len().div_ceil(56)) as f64;
     assert_eq!(positions(Context::Nothing), 0.0);
@@ -36,6 +36,7 @@ fn every_context_is_read_with_and_without_adapter() {
     assert_eq!(positions(Context::Shuffled), (6 * MANUAL.len().div_ceil(56)) as f64);
     assert_eq!(positions(Context::Truncated), vectors);
     assert_eq!(positions(Context::Retrieved), vectors);
+    assert_eq!(positions(Context::Both), 2.0 * vectors);
     assert_eq!(positions(Context::FullText), MEETING.len() as f64);
     assert_eq!(table.summaries.vectors, vectors);
     assert!(table.summaries.effective_rank > 1.0 && table.summaries.norm_ratio > 0.0, "{:?}", table.summaries);
@@ -68,9 +69,12 @@ fn every_context_is_read_with_and_without_adapter() {
     assert!(gain.high < 0.0, "{gain:?}");
 
     let printed = table.to_string();
-    for expected in
-        ["| no context + adapter | 0 |", "| full text |", "| compressed + adapter - shuffled summaries + adapter |"]
-    {
+    for expected in [
+        "| no context + adapter | 0 |",
+        "| full text |",
+        "| compressed + adapter - shuffled summaries + adapter |",
+        "| compressed and retrieved text + adapter - retrieved text + adapter |",
+    ] {
         assert!(printed.contains(expected), "{printed}");
     }
     assert!(printed.ends_with("times that of the embeddings."), "{printed}");

@@ -2,6 +2,7 @@
 #![cfg(feature = "flex")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod context;
 mod evaluate;
 mod kill;
 mod study;
@@ -567,22 +568,4 @@ fn every_way_of_searching_finds_and_forgets() {
             }
         }
     }
-}
-
-#[test]
-fn documents_fill_the_positions_they_are_given() {
-    let fixture = Fixture::new();
-    let lloco = fixture.lloco();
-    let copies = ["a", "b", "c"].map(|id| NewDocument::new(id, MANUAL));
-    let texts: Vec<String> = (0..3).map(|n| format!("{MANUAL} Number {n}.")).collect();
-    let different: Vec<_> = copies.iter().zip(&texts).map(|(copy, text)| NewDocument::new(copy.id, text)).collect();
-    lloco.add(&different).unwrap();
-    let read = |options: AskOptions| {
-        let answer = lloco.ask_with("Which valve?", &options).unwrap();
-        (answer.sources.len(), answer.usage.context_positions)
-    };
-    let (one, positions) = read(short());
-    assert_eq!(one, 1);
-    assert_eq!(read(short().top_k(3).positions(2 * positions)), (2, 2 * positions));
-    assert_eq!(read(short().top_k(3).positions(1)), (1, positions), "the best is always read");
 }

@@ -44,11 +44,15 @@ pub(crate) fn ready<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 }
 
 fn stand_ready<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    let threads = rayon::current_num_threads();
-    if threads == 1 || !CREW.get().is_null() {
+    if stands_ready() {
         return work();
     }
     rayon::scope(|_| {
+        let threads = rayon::current_num_threads();
+        if threads == 1 {
+            // Within the one thread nothing is handed over.
+            return work();
+        }
         let crew = Arc::new(Crew::new(threads));
         let serving = Arc::clone(&crew);
         rayon::spawn_broadcast(move |context| serving.serve(context.index()));

@@ -4,7 +4,7 @@
 //! packed panels as [`super::linear`].
 
 use super::cpu::{Isa, Kernel};
-use super::linear::Cut;
+use super::cut::{Cut, Work};
 use super::shared::Shared;
 use super::simd::{LANES, PairUnit, Simd};
 use bytemuck::Zeroable;
@@ -24,16 +24,20 @@ const DEPTH: usize = 32;
 /// Up to so many rows, `vdpbf16ps` beats tiles, which work on 32 rows whatever they hold.
 const FEW: usize = 8;
 
-/// `x` `[rows, k]` times the transpose of the packed weight, into `out` `[rows, n]`, on [`Isa::Avx512Bf16`] or
+/// `x`, of `rows` times `k` numbers, times the transpose of the packed weight, into `out` `[rows, n]`, on [`Isa::Avx512Bf16`] or
 /// [`Isa::Amx`].
-pub(crate) fn linear(isa: Isa, x: &[f32], units: &[PairUnit], out: &mut [f32], [rows, k, n]: [usize; 3]) {
-    let x = Halves::new(isa, x, rows, k);
-    let cut = cut([rows, k, n]);
+pub(crate) fn linear<'a>(
+    isa: Isa,
+    x: &'a Halves,
+    units: &'a [PairUnit],
+    out: &'a mut [f32],
+    [rows, k, n]: [usize; 3],
+) -> Work<'a> {
     let out = Shared::new(out);
-    cut.each(|rows, panels| {
-        let task = Task { x: &x, units, out: &out, rows, panels, n };
+    cut([rows, k, n]).work(move |rows, panels| {
+        let task = Task { x, units, out: &out, rows, panels, n };
         if isa >= Isa::Amx && task.rows.len() > FEW { task.tiles(hardware()) } else { task.dots(isa) }
-    });
+    })
 }
 
 /// Tasks of whole tiles, their rows of x within half a second-level cache.
@@ -184,7 +188,8 @@ pub(crate) mod emulated {
     pub(crate) fn linear(x: &[f32], units: &[PairUnit], out: &mut [f32], [rows, k, n]: [usize; 3]) {
         let x = Halves::new(Isa::best(), x, rows, k);
         let out = Shared::new(out);
-        cut([rows, k, n]).each(|rows, panels| Task { x: &x, units, out: &out, rows, panels, n }.tiles(Tiles));
+        let task = |rows, panels| Task { x: &x, units, out: &out, rows, panels, n }.tiles(Tiles);
+        cut([rows, k, n]).work(task).run();
     }
 }
 

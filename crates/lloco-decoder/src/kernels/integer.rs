@@ -5,7 +5,7 @@
 
 use super::blocks::{BLOCK, Block32, Parts, panel_len};
 use super::cpu::{Isa, Kernel};
-use super::linear::Cut;
+use super::cut::{Cut, Work};
 use super::reuse::Buffer;
 use super::shared::Shared;
 use super::simd::{LANES, Simd};
@@ -19,14 +19,19 @@ const FEW: usize = 4;
 /// Blocks of a panel that are widened at once for many rows: some 8 KiB.
 const STRETCH: usize = 12;
 
-/// `x` `[rows, k]` times the transpose of the weight in `blocks`, into `out` `[rows, n]`.
-pub(crate) fn linear<B: Block32>(isa: Isa, x: &[f32], blocks: &[B], out: &mut [f32], [rows, k, n]: [usize; 3]) {
-    let x = Rows::<B>::new(isa, x, rows, k);
+/// `x`, of `rows` times `k` numbers, times the transpose of the weight in `blocks`, into `out` `[rows, n]`.
+pub(crate) fn linear<'a, B: Block32>(
+    isa: Isa,
+    x: &'a Rows<B>,
+    blocks: &'a [B],
+    out: &'a mut [f32],
+    [rows, k, n]: [usize; 3],
+) -> Work<'a> {
     let out = Shared::new(out);
     let len = panel_len(k);
-    Cut::new([rows, k, n], 128 * 1024 / k, MOST).each(|rows, panels| {
-        isa.run(Task { x: &x, blocks, len, out: &out, rows, panels, n });
-    });
+    Cut::new([rows, k, n], 128 * 1024 / k, MOST).work(move |rows, panels| {
+        isa.run(Task { x, blocks, len, out: &out, rows, panels, n });
+    })
 }
 
 /// Rows of a tile, at most.
@@ -45,7 +50,7 @@ fn together(left: usize, wide: bool) -> usize {
 }
 
 /// Rows of x as integers. Those that a tile takes together are interleaved, so that it reads one stream.
-struct Rows<B: Block32> {
+pub(crate) struct Rows<B: Block32> {
     /// Units, of each tile `[block, unit, row]`.
     numbers: Buffer,
     /// Of each tile `[block, scale or sum of the f32 numbers, row]`.
@@ -54,7 +59,8 @@ struct Rows<B: Block32> {
 }
 
 impl<B: Block32> Rows<B> {
-    fn new(isa: Isa, x: &[f32], rows: usize, k: usize) -> Self {
+    /// `x` `[rows, k]`.
+    pub(crate) fn new(isa: Isa, x: &[f32], rows: usize, k: usize) -> Self {
         let len = panel_len(k);
         let (mut numbers, mut parts) = (Buffer::new(rows * len * B::UNITS), Buffer::new(rows * len * 2));
         let units: &mut [B::Unit] = bytemuck::cast_slice_mut(&mut numbers);

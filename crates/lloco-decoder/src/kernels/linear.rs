@@ -4,92 +4,29 @@
 //! the first-level cache, and all rows of the task meet it there. Few rows (decoding): weights are read once, straight
 //! from memory, and widened in registers.
 
-use super::blocks::FineNibbles;
 use super::cpu::{Isa, Kernel};
-use super::crew;
-use super::pack::{Inputs, PackedLinear, Panels, Unit, panel_len};
+use super::cut::{Cut, Work};
+use super::pack::{Unit, panel_len};
 use super::shared::Shared;
 use super::simd::{LANES, Simd};
-use super::tile::{Left, Right, Sink, product, write};
+use super::tile::{Left, Output, Right, STRETCH, Sink, TASK_BYTES, product};
 use std::ops::Range;
-
-/// Rows of x that one task keeps in the second-level cache, in bytes.
-const TASK_BYTES: usize = 192 * 1024;
-
-/// Inputs of a widened panel that stay in the first-level cache: 16 KiB.
-const STRETCH: usize = 256;
 
 /// Up to so many rows, widening in registers is the faster way.
 const FEW: usize = 8;
 
-/// `x` `[rows, cols_in]` times the transpose of `w` `[rows_out, cols_in]`, into `out` `[rows, rows_out]`.
-///
-/// # Panics
-/// If the lengths of `x` and `out` do not fit `w`.
-pub(crate) fn linear(isa: Isa, x: &[f32], w: &PackedLinear, out: &mut [f32]) {
-    let [n, k] = w.shape();
-    if n == 0 || out.is_empty() {
-        return;
-    }
-    let rows = out.len() / n;
-    assert_eq!((rows * n, rows * k), (out.len(), x.len()), "linear of shape [{n}, {k}]");
-    if k == 0 {
-        return out.fill(0.0);
-    }
-    let sizes = [rows, k, n];
-    match w.panels() {
-        Panels::Bf16(units) if isa >= Isa::Avx512Bf16 => super::halves::linear(isa, x, units, out, sizes),
-        Panels::Bf16(units) => in_pairs(isa, x, units, out, sizes),
-        Panels::F32(units) => in_pairs(isa, x, units, out, sizes),
-        Panels::Int8(blocks) => super::integer::linear(isa, x, blocks, out, sizes),
-        Panels::Q4(blocks, Inputs::Coarse) => super::integer::linear(isa, x, blocks, out, sizes),
-        Panels::Q4(blocks, Inputs::Fine) => super::integer::linear(isa, x, FineNibbles::of(blocks), out, sizes),
-    }
-}
-
-/// The kernels here take inputs in pairs; the packed weights are zero beyond the last.
-fn in_pairs<U: Unit>(isa: Isa, x: &[f32], units: &[U], out: &mut [f32], [rows, k, n]: [usize; 3]) {
-    if k % 2 == 1 {
-        let padded: Vec<f32> = x.chunks_exact(k).flat_map(|row| row.iter().copied().chain([0.0])).collect();
-        return split(isa, &padded, units, out, [rows, k + 1, n]);
-    }
-    split(isa, x, units, out, [rows, k, n]);
-}
-
-fn split<U: Unit>(isa: Isa, x: &[f32], units: &[U], out: &mut [f32], [rows, k, n]: [usize; 3]) {
-    let cut = Cut::new([rows, k, n], TASK_BYTES / (4 * k), 12);
+/// `x` `[rows, k]` times the transpose of the weight in `units`, into `out` `[rows, n]`. `k` is even.
+pub(crate) fn linear<'a, U: Unit>(
+    isa: Isa,
+    x: &'a [f32],
+    units: &'a [U],
+    out: &'a mut [f32],
+    [rows, k, n]: [usize; 3],
+) -> Work<'a> {
     let out = Shared::new(out);
-    cut.each(|rows, panels| isa.run(Task { x, units, out: &out, rows, panels, k, n, len: panel_len(k) }));
-}
-
-/// How a product is cut into tasks.
-pub(crate) struct Cut {
-    rows: usize,
-    row_step: usize,
-    panels: usize,
-    panel_step: usize,
-}
-
-impl Cut {
-    /// Tasks of about `at_once` rows, a multiple of `multiple`; enough of them to share out evenly, none tiny.
-    pub(crate) fn new([rows, k, n]: [usize; 3], at_once: usize, multiple: usize) -> Self {
-        let panels = n.div_ceil(LANES);
-        let row_step = at_once.clamp(1, 480).next_multiple_of(multiple).min(rows);
-        let wanted = (4 * rayon::current_num_threads()).div_ceil(rows.div_ceil(row_step));
-        let worth = (row_step * k * n).div_ceil(1 << 18);
-        let panel_step = panels.div_ceil(wanted.min(worth)).next_multiple_of(4);
-        Self { rows, row_step, panels, panel_step }
-    }
-
-    /// Runs `task(rows, panels)` for all of them, in parallel if there are several.
-    pub(crate) fn each(&self, task: impl Fn(Range<usize>, Range<usize>) + Sync) {
-        let across = self.panels.div_ceil(self.panel_step);
-        let run = |t: usize| {
-            let (row, panel) = (t / across * self.row_step, t % across * self.panel_step);
-            task(row..self.rows.min(row + self.row_step), panel..self.panels.min(panel + self.panel_step));
-        };
-        crew::each(self.rows.div_ceil(self.row_step) * across, run);
-    }
+    Cut::new([rows, k, n], TASK_BYTES / (4 * k), 12).work(move |rows, panels| {
+        isa.run(Task { x, units, out: &out, rows, panels, k, n, len: panel_len(k) });
+    })
 }
 
 /// One thread's share: all outputs of `panels` for `rows`.
@@ -130,6 +67,12 @@ impl<U: Unit> Task<'_, U> {
         &self.units[panel * self.len..][..self.k / 2]
     }
 
+    /// Where sums go, `panel` being the first.
+    #[inline(always)]
+    fn output(&self, panel: usize, add: bool) -> Output<'_> {
+        Output { out: self.out, width: self.n, panel, scale: 1.0, add }
+    }
+
     /// Many rows: panels widened a stretch at a time.
     #[inline(always)]
     fn stretches<S: Simd>(&self, s: S) {
@@ -149,7 +92,7 @@ impl<U: Unit> Task<'_, U> {
                 }
                 let left = Left { data: &self.x[start..], stride: self.k, depth };
                 let right = Right { panels: &wide, stride: stretch, count };
-                product(s, left, self.rows.clone(), right, &mut Out { task: self, panel, first: start == 0 });
+                product(s, left, self.rows.clone(), right, &mut self.output(panel, start > 0));
             }
         }
     }
@@ -195,30 +138,12 @@ impl<U: Unit> Task<'_, U> {
                 }
             }
         }
-        let mut out = Out { task: self, panel, first: true };
+        let mut out = self.output(panel, false);
         for (r, sums) in sums.into_iter().enumerate() {
             for (p, sum) in sums.into_iter().enumerate() {
                 out.put(s, row + r, p, sum);
             }
         }
         R
-    }
-}
-
-/// Stores or adds sums to the output of a task, `panel` being the first.
-struct Out<'a, 't, U> {
-    task: &'t Task<'a, U>,
-    panel: usize,
-    first: bool,
-}
-
-impl<U: Unit, S: Simd> Sink<S> for Out<'_, '_, U> {
-    #[inline(always)]
-    fn put(&mut self, s: S, row: usize, panel: usize, sum: S::F) {
-        let column = (self.panel + panel) * LANES;
-        let width = LANES.min(self.task.n - column);
-        // SAFETY: the tasks of one product have no row and column in common, and this piece ends with the call.
-        let out = unsafe { self.task.out.piece(row * self.task.n + column, width) };
-        write(s, out, sum, !self.first);
     }
 }

@@ -2,8 +2,8 @@
 //! logits of all rows never exist together.
 
 use super::cpu::{Isa, Kernel};
-use super::linear::linear;
 use super::pack::PackedLinear;
+use super::products::linear;
 use super::reuse::Buffer;
 use super::simd::{LANES, Simd};
 use rayon::prelude::*;

@@ -4,17 +4,11 @@
 //! cache, and all rows of a task meet it there.
 
 use super::cpu::{Isa, Kernel};
-use super::linear::Cut;
+use super::cut::Cut;
 use super::shared::Shared;
 use super::simd::{Block, LANES, Simd};
-use super::tile::{Left, Right, Sink, product, write};
+use super::tile::{Left, Output, Right, STRETCH, TASK_BYTES, product};
 use std::ops::Range;
-
-/// Rows of the left matrix that one task keeps in the second-level cache, in bytes.
-const TASK_BYTES: usize = 192 * 1024;
-
-/// Depth of the columns in the first-level cache: 16 KiB.
-const STRETCH: usize = 256;
 
 /// What becomes of a product.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,7 +45,8 @@ pub(crate) fn matmul(
     }
     let cut = Cut::new([rows, depth, width], TASK_BYTES / (4 * depth), 12);
     let out = Shared::new(out);
-    cut.each(|rows, panels| isa.run(Task { left, right, scale, out: &out, rows, panels, depth, width, how }));
+    let task = |rows, panels| isa.run(Task { left, right, scale, out: &out, rows, panels, depth, width, how });
+    cut.work(task).run();
 }
 
 /// `[rows, columns]` -> `[columns, rows]`.
@@ -107,25 +102,9 @@ impl Kernel for Task<'_> {
                 let left = Left { data: &self.left[start..], stride: self.depth, depth };
                 let right = Right { panels: &wide, stride: STRETCH, count: 1 };
                 let add = self.how == Write::Add || start > 0;
-                product(s, left, self.rows.clone(), right, &mut Out { task: &self, column, add });
+                let mut out = Output { out: self.out, width: self.width, panel, scale: self.scale, add };
+                product(s, left, self.rows.clone(), right, &mut out);
             }
         }
-    }
-}
-
-/// Stores or adds scaled sums to the output of a task.
-struct Out<'a, 't> {
-    task: &'t Task<'a>,
-    column: usize,
-    add: bool,
-}
-
-impl<S: Simd> Sink<S> for Out<'_, '_> {
-    #[inline(always)]
-    fn put(&mut self, s: S, row: usize, _: usize, sum: S::F) {
-        let width = LANES.min(self.task.width - self.column);
-        // SAFETY: the tasks of one product have no row and column in common, and this piece ends with the call.
-        let out = unsafe { self.task.out.piece(row * self.task.width + self.column, width) };
-        write(s, out, s.mul(sum, s.splat(self.task.scale)), self.add);
     }
 }

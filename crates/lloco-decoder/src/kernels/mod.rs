@@ -6,30 +6,30 @@
 //! | `simd` | sixteen f32 lanes on any of them |
 //! | `tile` | the inner loop of all matrix products |
 //! | `pack` | frozen weights in the kernels' order ([`PackedLinear`]) |
-//! | `linear`, `halves` | products with them, many rows or few: in f32 by FMA, in bf16 by tiles and dot products |
+//! | `products` | products with them, many rows or few, each type by its kernel |
+//! | `linear`, `halves` | those kernels: in f32 by FMA, in bf16 by tiles and dot products |
 //! | `matmul`, `low_rank` | products of matrices as they lie, and what an adapter adds |
-//! | `blocks`, `integer` | weights of eight and four bits in blocks of 32, and products with them in integers |
-//! | `attention`, `decode`, `attention_grad` | attention without a score matrix: prefill, decoding, gradients |
+//! | `blocks`, `integer` | weights of eight and four bits in blocks of 32, and their kernel, in integers |
+//! | `attention` | attention without a score matrix: prefill, decoding, gradients |
 //! | `loss` | cross entropy of hidden rows under a frozen head, a few rows of logits at a time |
 //! | `norm`, `rope`, `swiglu`, `dropout` | what stands between the products, one pass each |
-//! | `reuse` | outputs whose memory is kept for the next |
-//! | `crew`, `rows`, `shared` | sharing out work and output among threads |
+//! | `pages`, `reuse` | memory: of weights in large pages, of outputs kept for the next |
+//! | `cut`, `crew`, `rows`, `shared` | sharing out work and output among threads |
 //! | `extension` | the way in from burn tensors, and the gradients' way back |
 //!
 //! This is the crate's one module, beside the memory map, with unsafe code, for four reasons: vector instructions
 //! (`simd` and `halves`, behind types that prove the CPU has them), the system's leave for tiles (`cpu`), what threads
 //! share (work that lives until they are done with it, `crew`, and outputs that they write in disjoint pieces, `shared`),
-//! and memory that tensors own (`reuse`). Each place says why it is sound. All slices are checked; no kernel trusts a
+//! and memory that tensors and weights own (`reuse`, `pages`). Each place says why it is sound. All slices are checked; no kernel trusts a
 //! shape.
 #![allow(unsafe_code, reason = "vector instructions, and outputs shared among threads in disjoint pieces")]
 #![allow(clippy::needless_range_loop, reason = "arrays of registers, several side by side")]
 
 mod attention;
-mod attention_grad;
 mod blocks;
 mod cpu;
 mod crew;
-mod decode;
+mod cut;
 mod dropout;
 mod extension;
 mod halves;
@@ -40,6 +40,8 @@ mod low_rank;
 mod matmul;
 mod norm;
 mod pack;
+mod pages;
+mod products;
 mod reuse;
 mod rope;
 mod rows;
@@ -51,8 +53,12 @@ mod tests;
 mod tile;
 
 pub(crate) use crew::ready;
-pub(crate) use extension::{attention, cross_entropy, dropout, linear, low_rank, on_flex, rms_norm, rope, swiglu};
+pub(crate) use extension::{
+    attention, cached_attention, cross_entropy, dropout, linear, linear_pair, linear_triple, low_rank, on_flex,
+    rms_norm, rope, swiglu,
+};
 pub(crate) use pack::{Inputs, PackedLinear};
+pub(crate) use pages::zeros;
 
 use burn::{backend::DispatchDevice, tensor::Device};
 

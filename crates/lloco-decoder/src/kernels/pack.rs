@@ -6,6 +6,7 @@
 
 use super::blocks::{self, BLOCK, Bytes, Nibbles, Stored};
 use super::cpu::Isa;
+use super::pages::Pages;
 use super::simd::{LANES, PairUnit, Simd};
 use crate::gguf::BlockType;
 use bytemuck::Zeroable;
@@ -29,13 +30,13 @@ struct Packed {
 /// The packed numbers, `rows_out / 16` panels of equal length one after the other.
 pub(crate) enum Panels {
     /// Two bytes a weight.
-    Bf16(Vec<PairUnit>),
+    Bf16(Pages<PairUnit>),
     /// Four bytes a weight.
-    F32(Vec<WideUnit>),
+    F32(Pages<WideUnit>),
     /// Blocks of 32 inputs, 8.5 bits a weight.
-    Int8(Vec<Bytes>),
+    Int8(Pages<Bytes>),
     /// Blocks of 32 inputs, 5 bits a weight.
-    Q4(Vec<Nibbles>, Inputs),
+    Q4(Pages<Nibbles>, Inputs),
 }
 
 /// What inputs of four-bit blocks are rounded to.
@@ -211,10 +212,10 @@ impl PackedLinear {
     /// Bytes held, the transposed copy included once it exists.
     pub(crate) fn bytes(&self) -> usize {
         let own = match &self.0.panels {
-            Panels::Bf16(units) => size_of_val(units.as_slice()),
-            Panels::F32(units) => size_of_val(units.as_slice()),
-            Panels::Int8(blocks) => size_of_val(blocks.as_slice()),
-            Panels::Q4(blocks, _) => size_of_val(blocks.as_slice()),
+            Panels::Bf16(units) => size_of_val(&**units),
+            Panels::F32(units) => size_of_val(&**units),
+            Panels::Int8(blocks) => size_of_val(&**blocks),
+            Panels::Q4(blocks, _) => size_of_val(&**blocks),
         };
         own + self.0.transposed.get().map_or(0, Self::bytes)
     }
@@ -259,9 +260,9 @@ pub(crate) fn panel_len(cols: usize) -> usize {
     cols.next_multiple_of(DEPTH) / 2
 }
 
-fn pack<U: Unit>(rows: usize, cols: usize, weight: impl Fn(usize, usize) -> f32 + Sync) -> Vec<U> {
+fn pack<U: Unit>(rows: usize, cols: usize, weight: impl Fn(usize, usize) -> f32 + Sync) -> Pages<U> {
     let len = panel_len(cols);
-    let mut units = vec![U::zeroed(); rows.div_ceil(LANES) * len];
+    let mut units = Pages::<U>::zeroed(rows.div_ceil(LANES) * len);
     if len == 0 {
         return units;
     }
@@ -275,7 +276,7 @@ fn pack<U: Unit>(rows: usize, cols: usize, weight: impl Fn(usize, usize) -> f32 
     units
 }
 
-fn transpose<U: Unit>(rows: usize, cols: usize, units: &[U]) -> Vec<U> {
+fn transpose<U: Unit>(rows: usize, cols: usize, units: &[U]) -> Pages<U> {
     let len = panel_len(cols);
     pack(cols, rows, |n, k| units[k / LANES * len + n / 2].get(k % LANES, n % 2))
 }

@@ -2,6 +2,7 @@
 
 mod attention;
 mod blocks;
+mod cache;
 mod linear;
 mod loss;
 mod low_rank;

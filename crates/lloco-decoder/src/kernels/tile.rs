@@ -1,7 +1,14 @@
 //! The inner loop of every matrix product: some rows times one or two panels of sixteen columns, sums in registers.
 
-use super::simd::{Block, Simd};
+use super::shared::Shared;
+use super::simd::{Block, LANES, Simd};
 use std::ops::Range;
+
+/// Rows of the left matrix that one task keeps in the second-level cache, in bytes.
+pub(crate) const TASK_BYTES: usize = 192 * 1024;
+
+/// Depth of a panel that stays in the first-level cache: 16 KiB.
+pub(crate) const STRETCH: usize = 256;
 
 /// Steps of the inner loop that are written out one after the other.
 const STEPS: usize = 4;
@@ -12,11 +19,26 @@ pub(crate) trait Sink<S: Simd> {
     fn put(&mut self, s: S, row: usize, panel: usize, sum: S::F);
 }
 
-/// Stores up to sixteen sums, or adds them to what is there.
-#[inline(always)]
-pub(crate) fn write<S: Simd>(s: S, out: &mut [f32], sum: S::F, add: bool) {
-    let sum = if add { s.add(s.load_part(out), sum) } else { sum };
-    s.store_part(out, sum);
+/// The rows of an output, `width` wide, that the tasks of one product write together.
+pub(crate) struct Output<'a> {
+    pub(crate) out: &'a Shared<'a, f32>,
+    pub(crate) width: usize,
+    /// The output's panel that is the product's first.
+    pub(crate) panel: usize,
+    pub(crate) scale: f32,
+    /// Whether sums are added to what is there.
+    pub(crate) add: bool,
+}
+
+impl<S: Simd> Sink<S> for Output<'_> {
+    #[inline(always)]
+    fn put(&mut self, s: S, row: usize, panel: usize, sum: S::F) {
+        let column = (self.panel + panel) * LANES;
+        // SAFETY: the tasks of one product have no row and column in common, and this piece ends with the call.
+        let out = unsafe { self.out.piece(row * self.width + column, LANES.min(self.width - column)) };
+        let sum = s.mul(sum, s.splat(self.scale));
+        s.store_part(out, if self.add { s.add(s.load_part(out), sum) } else { sum });
+    }
 }
 
 /// Rows of `depth` numbers, `stride` apart.

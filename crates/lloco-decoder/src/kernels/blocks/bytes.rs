@@ -1,6 +1,7 @@
 //! Eight bits a weight, `scale * number`.
 
 use super::{BLOCK, Block32, PAIRS, Parts, Stored, dot_pairs, fill};
+use crate::kernels::pages::Pages;
 use crate::kernels::simd::{LANES, Simd};
 use half::f16;
 
@@ -93,7 +94,7 @@ impl Stored for Bytes {
 }
 
 /// Rows of GGUF's `Q8_0` blocks: scale, 32 signed bytes. `cols` is a multiple of 32. `None` if a scale is not finite.
-pub(crate) fn from_q8_0(rows: usize, cols: usize, bytes: &[u8]) -> Option<Vec<Bytes>> {
+pub(crate) fn from_q8_0(rows: usize, cols: usize, bytes: &[u8]) -> Option<Pages<Bytes>> {
     const SIZE: usize = 34;
     fill(rows, cols, |block: &mut Bytes, output, row, start| {
         let from = &bytes[(row * cols + start) / BLOCK * SIZE..][..SIZE];

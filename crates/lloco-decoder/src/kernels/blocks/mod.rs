@@ -5,6 +5,7 @@
 mod bytes;
 mod nibbles;
 
+use super::pages::Pages;
 use super::simd::{LANES, Simd};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -90,7 +91,7 @@ pub(crate) fn quantise<B: Stored>(
     rows: usize,
     cols: usize,
     weight: impl Fn(usize, usize) -> f32 + Sync,
-) -> Option<Vec<B>> {
+) -> Option<Pages<B>> {
     fill(rows, cols, |block: &mut B, output, row, start| {
         let mut weights = [0.0; BLOCK];
         weights.iter_mut().zip(start..cols).for_each(|(to, column)| *to = weight(row, column));
@@ -103,9 +104,9 @@ fn fill<B: Stored>(
     rows: usize,
     cols: usize,
     set: impl Fn(&mut B, usize, usize, usize) -> bool + Sync,
-) -> Option<Vec<B>> {
+) -> Option<Pages<B>> {
     let len = panel_len(cols);
-    let mut blocks = vec![B::zeroed(); rows.div_ceil(LANES) * len];
+    let mut blocks = Pages::<B>::zeroed(rows.div_ceil(LANES) * len);
     let fine = len == 0
         || blocks.par_chunks_mut(len).enumerate().all(|(p, panel)| {
             panel.iter_mut().enumerate().all(|(b, block)| {

@@ -1,6 +1,7 @@
 //! Four bits a weight, `scale * number + minimum`.
 
 use super::{BLOCK, Block32, PAIRS, Parts, Stored, dot_pairs, fill};
+use crate::kernels::pages::Pages;
 use crate::kernels::simd::{LANES, Simd};
 use half::f16;
 
@@ -225,7 +226,7 @@ fn add_scaled<S: Simd, const R: usize>(
 
 /// Rows of GGUF's `Q4_0` blocks (scale, 16 bytes of two numbers, `scale * (number - 8)`) or, with `minimum`, of `Q4_1`
 /// blocks (scale, minimum, 16 bytes). `cols` is a multiple of 32. `None` if a scale or minimum is not finite in f16.
-pub(crate) fn from_q4(rows: usize, cols: usize, bytes: &[u8], minimum: bool) -> Option<Vec<Nibbles>> {
+pub(crate) fn from_q4(rows: usize, cols: usize, bytes: &[u8], minimum: bool) -> Option<Pages<Nibbles>> {
     let size = if minimum { 20 } else { 18 };
     fill(rows, cols, |block: &mut Nibbles, output, row, start| {
         let from = &bytes[(row * cols + start) / BLOCK * size..][..size];

@@ -1,13 +1,13 @@
 //! The kernels on flex tensors: shapes checked, views made dense where a kernel needs that.
 
-use super::super::attention::{self, Inputs, Sizes, View};
+use super::super::attention::{self, Inputs, Sizes, Stored, View};
 use super::super::cpu::Isa;
 use super::super::low_rank::{Factors, Second};
 use super::super::pack::PackedLinear;
 use super::super::reuse::Buffer;
 use super::super::rope::{self, Rotation};
-use super::super::{linear, loss};
-use burn::tensor::{DType, Element};
+use super::super::{loss, products};
+use burn::tensor::DType;
 use burn_flex::FlexTensor;
 use half::{bf16, f16};
 use std::sync::Arc;
@@ -28,15 +28,23 @@ pub(super) fn losses(
 
 /// `x` `[.., cols_in]` times the transpose of `w`.
 pub(super) fn product(x: &FlexTensor, w: &PackedLinear) -> FlexTensor {
+    let [out] = together(x, [w]);
+    out
+}
+
+/// `x` `[.., cols_in]` times the transpose of each of the weights.
+pub(super) fn together<const N: usize>(x: &FlexTensor, weights: [&PackedLinear; N]) -> [FlexTensor; N] {
     let x = dense(x.clone());
-    let [rows_out, cols_in] = w.shape();
-    let mut shape = shape(&x);
-    let width = shape.last_mut().expect("linear: x has no dimension");
-    assert_eq!(*width, cols_in, "linear: x is {width} wide, the weight is [{rows_out}, {cols_in}]");
-    *width = rows_out;
-    let mut out = Buffer::new(shape.iter().product());
-    linear::linear(Isa::best(), numbers(&x), w, &mut out);
-    tensor(out, shape)
+    let mut outs = weights.map(|w| {
+        let [rows_out, cols_in] = w.shape();
+        let mut shape = shape(&x);
+        let width = shape.last_mut().expect("linear: x has no dimension");
+        assert_eq!(*width, cols_in, "linear: x is {width} wide, the weight is [{rows_out}, {cols_in}]");
+        *width = rows_out;
+        (w, Buffer::new(shape.iter().product()), shape)
+    });
+    products::linears(Isa::best(), numbers(&x), outs.each_mut().map(|(w, out, _)| (*w, &mut **out)));
+    outs.map(|(_, out, shape)| tensor(out, shape))
 }
 
 /// A second factor, copied only if it is neither dense nor the view of a dense transpose.
@@ -106,17 +114,83 @@ pub(super) struct Turn {
     pub(super) padding: Arc<[usize]>,
 }
 
+impl Turn {
+    /// The numbers of a dense `x`, in rows of so many heads, turned.
+    fn apply(&self, x: &FlexTensor, [seq, heads, dim]: [usize; 3], sense: f32) -> Buffer {
+        let (cos, sin) = (numbers(&self.cos), numbers(&self.sin));
+        let rotation = Rotation { cos, sin, seq, heads, dim, offset: self.offset, padding: &self.padding, sense };
+        let mut out = Buffer::new(numbers(x).len());
+        rope::rope(Isa::best(), numbers(x), rotation, &mut out);
+        out
+    }
+}
+
 /// Rotates `x` `[batch, seq, heads, dim]`.
 pub(super) fn turn(x: FlexTensor, by: &Turn, sense: f32) -> FlexTensor {
     let x = dense(x);
     let &[_, seq, heads, dim] = shape(&x).as_slice() else {
         panic!("rope: expected [batch, seq, heads, dim], found {:?}", shape(&x));
     };
-    let (cos, sin) = (numbers(&by.cos), numbers(&by.sin));
-    let rotation = Rotation { cos, sin, seq, heads, dim, offset: by.offset, padding: &by.padding, sense };
-    let mut out = Buffer::new(numbers(&x).len());
-    rope::rope(Isa::best(), numbers(&x), rotation, &mut out);
-    tensor(out, shape(&x))
+    tensor(by.apply(&x, [seq, heads, dim], sense), shape(&x))
+}
+
+/// Keys and values of one layer, `[batch, kv_heads, capacity, dim]`; the first `by.offset` rows are written.
+pub(super) struct Cache {
+    pub(super) keys: FlexTensor,
+    pub(super) values: FlexTensor,
+}
+
+impl Cache {
+    /// Writes `k` and `v` `[batch, seq, kv_heads * dim]` behind the rows there, keys turned, and attends with the queries
+    /// `q` `[batch, rows, heads * dim]` of the newest rows.
+    pub(super) fn attend<T: Stored>(&mut self, q: FlexTensor, k: FlexTensor, v: FlexTensor, by: Turn) -> FlexTensor {
+        let (q, k, v) = (dense(q), dense(k), dense(v));
+        let shapes = (shape(&self.keys), shape(&q), shape(&k));
+        let (&[batch, kv_heads, capacity, dim], &[b, queries, wide], &[_, seq, narrow]) =
+            (shapes.0.as_slice(), shapes.1.as_slice(), shapes.2.as_slice())
+        else {
+            panic!("cached attention: cache, q and k of {shapes:?}");
+        };
+        let heads = wide / dim.max(1);
+        let fits = b == batch && wide == heads * dim && narrow == kv_heads * dim && queries <= seq;
+        assert!(fits && shape(&v) == shapes.2, "cached attention: cache, q and k of {shapes:?}, v {:?}", shape(&v));
+        assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "cached attention: {heads} over {kv_heads} heads");
+        let past = by.offset;
+        assert!(past + seq <= capacity, "cached attention: {past} + {seq} rows in a cache of {capacity}");
+
+        let sizes = [batch, seq, kv_heads, dim];
+        write::<T>(&mut self.keys, &by.apply(&k, [seq, kv_heads, dim], 1.0), past, sizes);
+        write::<T>(&mut self.values, numbers(&v), past, sizes);
+        let newest = Turn { offset: past + seq - queries, ..by };
+        let turned = newest.apply(&q, [queries, heads, dim], 1.0);
+        drop((q, k, v));
+
+        let sizes = Sizes { batch, heads, kv_heads, queries, keys: past + seq, dim, causal: true };
+        let strides = [queries * wide, dim, wide];
+        let inputs = Inputs {
+            sizes,
+            q: View { data: &turned, offset: 0, strides, dim },
+            k: view::<T>(&self.keys, dim),
+            v: view::<T>(&self.values, dim),
+            padding: &newest.padding,
+        };
+        let mut out = Buffer::new(turned.len());
+        attention::attention(Isa::best(), inputs, &mut out, None);
+        tensor(out, shapes.1)
+    }
+}
+
+fn write<T: Stored>(cache: &mut FlexTensor, x: &[f32], from: usize, sizes: [usize; 4]) {
+    if !cache.is_contiguous() {
+        *cache = cache.to_contiguous();
+    }
+    let start = cache.layout().start_offset();
+    let place = start..start + cache.layout().num_elements();
+    attention::cache::append(x, &mut cache.storage_mut::<T>()[place], from, sizes);
+}
+
+fn view<T: Stored>(x: &FlexTensor, dim: usize) -> View<'_, T> {
+    View { data: x.storage::<T>(), offset: x.layout().start_offset(), strides: strides(x), dim }
 }
 
 /// Queries, keys and values whose last dimensions are dense.
@@ -143,16 +217,12 @@ impl Heads {
         Self { q: rows(q), k: rows(k), v: rows(v), padding, sizes }
     }
 
-    pub(super) fn inputs<T: Element + bytemuck::Pod>(&self) -> Inputs<'_, T> {
+    pub(super) fn inputs<T: Stored>(&self) -> Inputs<'_, T> {
         // Queries come as [batch, row, head, dim].
         let [batch, row, head] = strides(&self.q);
-        let q = View { strides: [batch, head, row], ..self.view(&self.q) };
-        Inputs { sizes: self.sizes, q, k: self.view(&self.k), v: self.view(&self.v), padding: &self.padding }
-    }
-
-    fn view<'a, T: Element + bytemuck::Pod>(&self, x: &'a FlexTensor) -> View<'a, T> {
-        let offset = x.layout().start_offset();
-        View { data: x.storage::<T>(), offset, strides: strides(x), dim: self.sizes.dim }
+        let dim = self.sizes.dim;
+        let q = View { strides: [batch, head, row], ..view(&self.q, dim) };
+        Inputs { sizes: self.sizes, q, k: view(&self.k, dim), v: view(&self.v, dim), padding: &self.padding }
     }
 }
 

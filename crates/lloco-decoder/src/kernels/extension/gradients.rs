@@ -1,6 +1,6 @@
 //! The way back through each operation: what `autodiff` runs on flex tensors.
 
-use super::super::attention_grad::{Saved, attention_backward};
+use super::super::attention::{Saved, attention_backward};
 use super::super::cpu::Isa;
 use super::super::pack::PackedLinear;
 use super::super::reuse::Buffer;

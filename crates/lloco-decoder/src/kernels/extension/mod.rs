@@ -1,9 +1,12 @@
 //! The way in from burn tensors: a backend extension for flex, and its gradients for autodiff on flex.
 
+mod decoding;
 mod flex;
 mod gradients;
 
-use self::flex::{Heads, Turn, added, attend, dense, losses, numbers, product, second, shape, tensor, turn};
+pub(crate) use decoding::cached_attention;
+
+use self::flex::{Heads, Turn, added, attend, dense, losses, numbers, product, second, shape, tensor, together, turn};
 use self::gradients::{
     AttentionGrad, DropoutGrad, LinearGrad, LossGrad, LowRankGrad, NormGrad, RotaryGrad, SwigluGrad,
 };
@@ -32,6 +35,18 @@ pub(crate) fn on_flex<const D: usize>(x: &Tensor<D>) -> bool {
 /// `x wT`: `x` `[batch, seq, cols_in]` -> `[batch, seq, rows_out]`.
 pub(crate) fn linear(x: Tensor<3>, w: &PackedLinear) -> Tensor<3> {
     Tensor::from_dispatch(Dispatch::packed_linear(x.into_dispatch(), w.clone()))
+}
+
+/// [`linear`] with two weights.
+pub(crate) fn linear_pair(x: Tensor<3>, [a, b]: [&PackedLinear; 2]) -> [Tensor<3>; 2] {
+    let (a, b) = Dispatch::linear_pair(x.into_dispatch(), a.clone(), b.clone());
+    [a, b].map(Tensor::from_dispatch)
+}
+
+/// [`linear`] with three weights.
+pub(crate) fn linear_triple(x: Tensor<3>, [a, b, c]: [&PackedLinear; 3]) -> [Tensor<3>; 3] {
+    let (a, b, c) = Dispatch::linear_triple(x.into_dispatch(), a.clone(), b.clone(), c.clone());
+    [a, b, c].map(Tensor::from_dispatch)
 }
 
 /// Grouped-query attention: `q` `[batch, queries, heads, dim]`, `k` and `v` `[batch, kv_heads, keys, dim]` ->
@@ -90,6 +105,17 @@ pub(crate) fn dropout<const D: usize>(x: Tensor<D>, mask: Mask) -> Tensor<D> {
 #[backend_extension(Flex, Autodiff)]
 trait Kernels: Backend {
     fn packed_linear(x: FloatTensor<Self>, w: PackedLinear) -> FloatTensor<Self>;
+    fn linear_pair(x: FloatTensor<Self>, a: PackedLinear, b: PackedLinear) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        (Self::packed_linear(x.clone(), a), Self::packed_linear(x, b))
+    }
+    fn linear_triple(
+        x: FloatTensor<Self>,
+        a: PackedLinear,
+        b: PackedLinear,
+        c: PackedLinear,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        (Self::packed_linear(x.clone(), a), Self::packed_linear(x.clone(), b), Self::packed_linear(x, c))
+    }
     fn grouped_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -120,6 +146,19 @@ trait Kernels: Backend {
 impl Kernels for Flex {
     fn packed_linear(x: FlexTensor, w: PackedLinear) -> FlexTensor {
         product(&x, &w)
+    }
+
+    fn linear_pair(x: FlexTensor, a: PackedLinear, b: PackedLinear) -> (FlexTensor, FlexTensor) {
+        together(&x, [&a, &b]).into()
+    }
+
+    fn linear_triple(
+        x: FlexTensor,
+        a: PackedLinear,
+        b: PackedLinear,
+        c: PackedLinear,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        together(&x, [&a, &b, &c]).into()
     }
 
     fn grouped_attention(

@@ -1,8 +1,8 @@
 //! Weights in blocks of 32: eight bits and four.
 
 use super::super::cpu::Isa;
-use super::super::linear as raw;
 use super::super::pack::{Inputs, PackedLinear};
+use super::super::products as raw;
 use super::{close, numbers, tensor, values};
 use crate::gguf::BlockType;
 use burn::tensor::{Device, Tensor, TensorData};

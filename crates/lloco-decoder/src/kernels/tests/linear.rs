@@ -1,6 +1,6 @@
 use super::super::cpu::Isa;
-use super::super::pack::{PackedLinear, Panels};
-use super::super::{halves, linear as raw};
+use super::super::pack::{Inputs, PackedLinear, Panels};
+use super::super::{halves, products as raw};
 use super::{close, numbers, tensor, values};
 use burn::tensor::{Device, Tensor, TensorData};
 use half::bf16;
@@ -136,4 +136,34 @@ fn strided_inputs_are_read_right() {
     let x = tensor::<3>([2, 8, 5], 1, &device).swap_dims(1, 2);
     let dense = Tensor::from_data(x.to_data(), &device);
     assert_eq!(values(super::super::linear(x, &w)), values(super::super::linear(dense, &w)));
+}
+
+#[test]
+fn several_weights_at_once_give_what_each_gives() {
+    let k = 96;
+    let [a, b, c] = [(40, 1), (16, 2), (200, 3)].map(|(n, seed)| (n, numbers(n * k, seed)));
+    let of = |kind: usize, (n, w): &(usize, Vec<f32>)| match kind {
+        0 => PackedLinear::f32(*n, k, w),
+        1 => PackedLinear::bf16(*n, k, w),
+        2 => PackedLinear::int8(*n, k, w).expect("finite"),
+        _ => PackedLinear::q4(*n, k, w, Inputs::Fine).expect("finite"),
+    };
+    for rows in [1, 2, 8, 30] {
+        for kinds in [[0, 0, 0], [1, 1, 1], [2, 3, 1], [3, 3, 0]] {
+            let x = tensor::<3>([1, rows, k], 4, &Device::flex());
+            let weights = [of(kinds[0], &a), of(kinds[1], &b), of(kinds[2], &c)];
+            let alone = weights.each_ref().map(|w| values(super::super::linear(x.clone(), w)));
+            let [first, second, third] = weights.each_ref();
+            for ready in [false, true] {
+                let all = || {
+                    let three = super::super::linear_triple(x.clone(), [first, second, third]);
+                    let two = super::super::linear_pair(x.clone(), [second, third]);
+                    (three.map(values), two.map(values))
+                };
+                let (three, two) = if ready { super::super::ready(all) } else { all() };
+                assert_eq!(three, alone, "{rows} {kinds:?}");
+                assert_eq!(two[..], alone[1..], "{rows} {kinds:?}");
+            }
+        }
+    }
 }

@@ -1,12 +1,16 @@
 //! Online: retrieve, load, decode.
 
-use std::{
-    ops::Range,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod options;
+mod report;
+mod stream;
 
-use lloco_decoder::{GenerateConfig, Generation, LinearAdapter, NoAdapter, Prompt, TextStream};
+pub use options::AskOptions;
+pub use report::{Answer, Source, Timings, Usage};
+pub use stream::AnswerStream;
+
+use std::{sync::Arc, time::Instant};
+
+use lloco_decoder::{LinearAdapter, NoAdapter, Prompt};
 use lloco_lora::Adapter;
 
 use crate::{
@@ -15,146 +19,6 @@ use crate::{
     search::{Found, keep_within},
     store::Store,
 };
-
-/// How to ask.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct AskOptions {
-    /// Ask only documents of this group.
-    pub group: Option<String>,
-    /// Read the summaries of these documents, all of one group and in this order, instead of searching. `positions` does
-    /// not bound them.
-    pub documents: Vec<String>,
-    /// Documents whose summaries the model reads, at most. All come from the best document's group.
-    pub top_k: usize,
-    /// Positions that the summaries of several documents may take together; by default what the model's window leaves
-    /// beside question and answer. The best document is read whatever it takes.
-    pub positions: Option<usize>,
-    /// How the answer is generated.
-    pub generation: GenerateConfig,
-}
-
-impl Default for AskOptions {
-    fn default() -> Self {
-        Self { group: None, documents: Vec::new(), top_k: 1, positions: None, generation: GenerateConfig::greedy(64) }
-    }
-}
-
-impl AskOptions {
-    /// Asks only documents of this group.
-    #[must_use]
-    pub fn group(mut self, group: impl Into<String>) -> Self {
-        self.group = Some(group.into());
-        self
-    }
-
-    /// Reads the summaries of these documents, in this order, instead of searching.
-    #[must_use]
-    pub fn documents<S: Into<String>>(mut self, ids: impl IntoIterator<Item = S>) -> Self {
-        self.documents = ids.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Reads the summaries of up to `k` documents.
-    #[must_use]
-    pub fn top_k(mut self, k: usize) -> Self {
-        self.top_k = k;
-        self
-    }
-
-    /// Reads summaries of at most so many positions, the best document's excepted.
-    #[must_use]
-    pub fn positions(mut self, positions: usize) -> Self {
-        self.positions = Some(positions);
-        self
-    }
-
-    /// Sets how the answer is generated.
-    #[must_use]
-    pub fn generation(mut self, generation: GenerateConfig) -> Self {
-        self.generation = generation;
-        self
-    }
-}
-
-/// A document that an answer rests on.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Source {
-    /// The document's id.
-    pub document: String,
-    /// Its title.
-    pub title: String,
-    /// Its group.
-    pub group: String,
-    /// How well its best passage fits the question. Scores of one answer compare, those of several do not: their scale
-    /// depends on [`Search`](crate::Search).
-    pub score: f32,
-    /// Bytes of the document's text that the best passage covers.
-    pub range: Range<usize>,
-    /// The best passage.
-    pub passage: String,
-    /// The page on which the best passage begins, from 1, if the document has pages.
-    pub page: Option<usize>,
-}
-
-/// What an answer cost in positions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Usage {
-    /// Tokens of the documents behind the answer.
-    pub document_tokens: u64,
-    /// Positions that they took in the prompt: summary vectors, or tokens when read as text.
-    pub context_positions: usize,
-    /// Positions of the whole prompt, question included.
-    pub prompt_positions: usize,
-    /// Tokens generated.
-    pub new_tokens: usize,
-}
-
-impl Usage {
-    /// Document tokens for each position read.
-    pub fn ratio(&self) -> f64 {
-        self.document_tokens as f64 / self.context_positions.max(1) as f64
-    }
-}
-
-/// How long an answer took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Timings {
-    /// Finding the documents.
-    pub retrieve: Duration,
-    /// Loading summaries and adapter.
-    pub load: Duration,
-    /// Reading the prompt.
-    pub prefill: Duration,
-    /// Generating the answer's tokens.
-    pub decode: Duration,
-}
-
-impl Timings {
-    /// All of it.
-    pub fn total(&self) -> Duration {
-        self.retrieve + self.load + self.prefill + self.decode
-    }
-}
-
-/// An answer and what it rests on.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct Answer {
-    /// What the model said.
-    pub text: String,
-    /// The documents whose summaries (or text) it read, best first.
-    pub sources: Vec<Source>,
-    /// Version of the group's adapter that was applied, if it has one.
-    pub adapter: Option<u32>,
-    /// Positions read and written.
-    pub usage: Usage,
-    /// Time taken.
-    pub timings: Timings,
-}
 
 impl Lloco {
     /// Answers a question from the stored summaries of the document that fits best.
@@ -181,7 +45,8 @@ impl Lloco {
         let mut timings = Timings::default();
         let mut found = self.find(question, options, &mut timings)?;
         let start = Instant::now();
-        let asked = self.prompts.question(question)?;
+        let mut sources = self.sources(&found)?;
+        let mut asked = self.behind_summaries(question, options, &sources)?;
         let window = self.encoder.decoder().config().max_position_embeddings;
         let room = window.saturating_sub(asked.len() + options.generation.max_new_tokens);
         let budget = match options.documents.is_empty() {
@@ -193,8 +58,13 @@ impl Lloco {
             let tokens = document.summary.as_ref().map_or(0, |summary| summary.tokens);
             self.encoder.layout().summary_vectors(usize::try_from(tokens).unwrap_or(usize::MAX))
         });
-        let mut prompt = Prompt::new();
         let mut usage = Usage::default();
+        sources.retain(|source| found.iter().any(|found| found.document.id == source.document));
+        if options.passages {
+            asked = self.behind_summaries(question, options, &sources)?;
+            usage.context_positions = asked.len().saturating_sub(self.prompts.question(question)?.len());
+        }
+        let mut prompt = Prompt::new();
         for Found { document, .. } in &found {
             let rows = self.rows(self.store.summary(&document.id, &self.info)?);
             usage.context_positions += rows.dims()[0];
@@ -212,10 +82,18 @@ impl Lloco {
             (None, None) => Arc::new(NoAdapter),
         };
         let prompt = prompt.text(&asked);
-        let sources = self.sources(&found)?;
         timings.load = start.elapsed();
         let version = stored.map(|stored| stored.version);
         self.stream(prompt, adapter, options, Answer { text: String::new(), sources, adapter: version, usage, timings })
+    }
+
+    /// What stands behind the summaries: the question, and before it the documents' best passages if they are wanted.
+    fn behind_summaries(&self, question: &str, options: &AskOptions, sources: &[Source]) -> Result<Vec<u32>> {
+        if !options.passages || sources.is_empty() {
+            return Ok(self.prompts.question(question)?);
+        }
+        let passages: Vec<&str> = sources.iter().map(|source| source.passage.trim()).collect();
+        Ok(self.prompts.with_text(&passages.join("\n\n"), question)?)
     }
 
     /// Answers by reading the best document's text itself, without summaries or adapter: what LLoCO is measured
@@ -317,60 +195,5 @@ impl Lloco {
         let generation = decoder.generate(&prompt, &options.generation, adapter)?;
         answer.timings.prefill = generation.prefill_time();
         Ok(AnswerStream { generation, text: Some(self.prompts.tokenizer().stream()), answer })
-    }
-}
-
-/// An answer as it is generated: an iterator over pieces of text.
-#[must_use]
-pub struct AnswerStream<'a> {
-    generation: Generation<'a>,
-    /// `None` once the last piece is out.
-    text: Option<TextStream<'a>>,
-    answer: Answer,
-}
-
-impl AnswerStream<'_> {
-    /// The documents that the answer rests on, best first; known before the first piece.
-    pub fn sources(&self) -> &[Source] {
-        &self.answer.sources
-    }
-
-    /// Generates what is left and gives the whole answer.
-    ///
-    /// # Errors
-    /// When the model fails.
-    pub fn finish(mut self) -> Result<Answer> {
-        self.by_ref().try_for_each(|piece| piece.map(drop))?;
-        self.answer.text = self.answer.text.trim().to_owned();
-        Ok(self.answer)
-    }
-
-    fn step(&mut self) -> Result<Option<String>> {
-        let start = Instant::now();
-        let mut piece = String::new();
-        while piece.is_empty() {
-            let Some(text) = &mut self.text else { break };
-            match self.generation.next().transpose()? {
-                Some(token) => {
-                    self.answer.usage.new_tokens += 1;
-                    piece = text.push(token)?;
-                }
-                None => {
-                    piece = self.text.take().map_or_else(|| Ok(String::new()), TextStream::finish)?;
-                    break;
-                }
-            }
-        }
-        self.answer.timings.decode += start.elapsed();
-        self.answer.text += &piece;
-        Ok((!piece.is_empty()).then_some(piece))
-    }
-}
-
-impl Iterator for AnswerStream<'_> {
-    type Item = Result<String>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.step().transpose()
     }
 }

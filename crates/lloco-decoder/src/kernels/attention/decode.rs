@@ -3,11 +3,12 @@
 //! Keys and values are read in place, once, for all query heads that share them. The keys are cut into ranges as well as
 //! the heads, so that one sequence keeps every core busy; the partial results of the ranges are merged at the end.
 
-use super::attention::{Inputs, Sizes, Softmax, Stored, TILE};
-use super::cpu::{Isa, Kernel};
-use super::crew;
-use super::shared::Shared;
-use super::simd::{Block, LANES, Simd};
+use super::super::cpu::{Isa, Kernel};
+use super::super::crew;
+use super::super::shared::Shared;
+use super::super::simd::{Block, LANES, Simd};
+use super::softmax::Softmax;
+use super::{Inputs, Sizes, Stored, TILE};
 
 /// Most rows (queries times heads of a group) that this way is the faster one for.
 const ROWS: usize = 16;
@@ -20,12 +21,12 @@ const KEYS: usize = 512;
 const ALONE: [usize; 2] = [96, KEYS];
 
 /// Whether a call should come here.
-pub(crate) fn suits(sizes: &Sizes) -> bool {
+pub(super) fn suits(sizes: &Sizes) -> bool {
     sizes.queries * sizes.group() <= ROWS && sizes.dim.is_multiple_of(LANES)
 }
 
-/// As [`super::attention::attention`].
-pub(crate) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f32], lse: &mut [f32]) {
+/// As [`super::attention`].
+pub(super) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f32], lse: &mut [f32]) {
     let sizes = inputs.sizes;
     let pairs = sizes.batch * sizes.kv_heads;
     let wanted = (2 * rayon::current_num_threads()).div_ceil(pairs);

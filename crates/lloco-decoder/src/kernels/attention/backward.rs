@@ -3,12 +3,13 @@
 //! The forward pass leaves its output and one logarithm a row; the weights come back from those, tile by tile. A task is
 //! one query head. Heads that share keys each have a key and value gradient of their own, added up at the end.
 
-use super::attention::{Add, Inputs, Set, Stored, TILE, pack_columns, pack_rows};
-use super::cpu::{Isa, Kernel};
-use super::reuse::Buffer;
-use super::shared::Shared;
-use super::simd::{Block, LANES, Simd};
-use super::tile::{Left, Right, product};
+use super::super::cpu::{Isa, Kernel};
+use super::super::reuse::Buffer;
+use super::super::shared::Shared;
+use super::super::simd::{Block, LANES, Simd};
+use super::super::tile::{Left, Right, product};
+use super::tiles::{Add, Set, pack_columns, pack_rows};
+use super::{Inputs, Stored, TILE};
 use rayon::prelude::*;
 
 /// Blocks of one row of a score tile.
