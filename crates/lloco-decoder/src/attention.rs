@@ -3,8 +3,10 @@
 use burn::tensor::{Device, Tensor, s};
 
 use crate::{
-    Checkpoint, DecoderConfig, LinearAdapter, Packing, Projection, Result, Site, WeightType, cache::LayerCache,
-    linear::Linear, ops,
+    Checkpoint, DecoderConfig, LinearAdapter, Packing, Projection, Result, Site, WeightType,
+    cache::LayerCache,
+    linear::Linear,
+    ops::{self, Seen},
 };
 
 /// The self-attention of one layer.
@@ -29,10 +31,8 @@ pub(crate) struct Context<'a> {
     pub(crate) sin: &'a Tensor<2>,
     /// Positions already in the cache.
     pub(crate) past: usize,
-    /// Left padding of each sequence; may be empty.
-    pub(crate) padding: &'a [usize],
-    /// Whether a row sees none behind it.
-    pub(crate) causal: bool,
+    /// Which rows a row sees; the padding is that on the left of each sequence.
+    pub(crate) seen: Seen,
     /// How the rows divide into sequences, if not into a batch of equal ones.
     pub(crate) packing: Option<&'a Packing>,
     /// The newest rows that this layer has to compute; keys and values are kept for all.
@@ -106,8 +106,8 @@ impl Attention {
         let k = context.turn(heads(k, self.head_dim), 0).swap_dims(1, 2);
         let v = heads(v, self.head_dim).swap_dims(1, 2);
         match context.packing {
-            Some(packing) => packing.attention(q, k, v),
-            None => ops::attention(q, k, v, context.padding, context.causal),
+            Some(packing) => packing.attention(q, k, v, &context.seen),
+            None => ops::attention(q, k, v, &context.seen),
         }
     }
 
@@ -121,7 +121,7 @@ impl Attention {
 impl Context<'_> {
     /// Rotates `x` `[batch, seq, heads, dim]`, whose rows begin at `first` of those that are read now.
     pub(crate) fn turn(&self, x: Tensor<4>, first: usize) -> Tensor<4> {
-        ops::rope(x, self.cos, self.sin, self.past + first, self.padding)
+        ops::rope(x, self.cos, self.sin, self.past + first, &self.seen.padding)
     }
 }
 

@@ -85,7 +85,7 @@ impl LayerCache {
             && let (Some(keys), Some(values)) = (self.keys.take(past, past + seq), self.values.take(past, past + seq))
         {
             let (new, tables) = ([q, k, v], [context.cos, context.sin]);
-            let (mixed, [keys, values]) = kernels::cached_attention(new, [keys, values], tables, past, context.padding);
+            let (mixed, [keys, values]) = kernels::cached_attention(new, [keys, values], tables, past, &context.seen);
             (self.keys.0, self.values.0) = (Some(keys), Some(values));
             return mixed;
         }
@@ -94,7 +94,7 @@ impl LayerCache {
         let k = context.turn(heads(k, dim), 0).swap_dims(1, 2);
         let k = self.keys.append(past, k);
         let v = self.values.append(past, heads(v, dim).swap_dims(1, 2));
-        ops::attention(q, k, v, context.padding, context.causal)
+        ops::attention(q, k, v, &context.seen)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     attention::Context,
     layer::Layer,
     linear::Linear,
-    ops,
+    ops::{self, Seen},
     pass::{Pass, Rows},
     precision::{activations, cached, resolve},
     rope::RopeTables,
@@ -25,6 +25,8 @@ pub struct Decoder {
     dtype: FloatDType,
     /// Float type of keys and values in a cache.
     cache_dtype: FloatDType,
+    /// Whether products may round their factors to bf16.
+    rounded: bool,
     /// `[vocab, hidden]`.
     embed_tokens: Weight,
     layers: Vec<Layer>,
@@ -54,6 +56,7 @@ impl Decoder {
             (0..config.num_hidden_layers).map(|layer| Layer::load(checkpoint, &config, layer, weights, device));
         let decoder = Self {
             cache_dtype: cached(weights, device),
+            rounded: weights != WeightType::F32,
             dtype: activations(weights, device),
             embed_tokens,
             layers: layers.collect::<Result<_>>()?,
@@ -195,8 +198,7 @@ impl Decoder {
             cos: &cos,
             sin: &sin,
             past,
-            padding: pass.padding,
-            causal: !pass.bidirectional,
+            seen: Seen { padding: pass.padding.into(), causal: !pass.bidirectional, rounded: self.rounded },
             packing: pass.packing,
             rows: seq,
         };

@@ -2,7 +2,11 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
-use crate::{Decoder, Error, Result, WeightType, ops, weight::Weight};
+use crate::{
+    Decoder, Error, Result, WeightType,
+    ops::{self, Seen},
+    weight::Weight,
+};
 
 /// Bytes that a decoded token reads: the projections of all layers and the output head. Training adds transposed copies.
 pub fn weight_bytes(decoder: &Decoder) -> usize {
@@ -55,5 +59,5 @@ fn values(rows: usize, columns: usize, device: &Device) -> Vec<f32> {
 /// Causal grouped-query attention: `q` `[batch, seq_q, heads, dim]`, `k` and `v` `[batch, kv_heads, seq_k, dim]` ->
 /// `[batch, seq_q, heads * dim]`.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<3> {
-    ops::attention(q, k, v, &[], true)
+    ops::attention(q, k, v, &Seen { padding: [].into(), causal: true, rounded: true })
 }

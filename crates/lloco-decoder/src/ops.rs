@@ -6,6 +6,8 @@
 //! Weights are frozen, all but the factors of [`low_rank`]: they live without autodiff and are lifted ([`like`]) beside a
 //! tracked input.
 
+use std::sync::Arc;
+
 use burn::tensor::{
     Bool, FloatDType, Int, Tensor, TensorData, activation, module::attention as burn_attention,
     ops::AttentionModuleOptions, s,
@@ -78,16 +80,27 @@ pub(crate) fn rope(x: Tensor<4>, cos: &Tensor<2>, sin: &Tensor<2>, offset: usize
     Tensor::cat(vec![rotated_low, rotated_high], 3)
 }
 
+/// Which keys a query sees, and how exactly: query `i` of sequence `b` keys `padding[b] ..= i + seq_k - seq_q` if `causal`,
+/// else all from `padding[b]` on.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// Empty for none.
+    pub(crate) padding: Arc<[usize]>,
+    pub(crate) causal: bool,
+    /// Whether the CPU's kernels may round what they multiply to bf16, where that is faster.
+    pub(crate) rounded: bool,
+}
+
 /// Grouped-query attention.
 ///
-/// `q` `[batch, seq_q, heads, dim]`; `k`, `v` `[batch, kv_heads, seq_k, dim]` -> `[batch, seq_q, heads * dim]`.
-/// Query `i` of sequence `b` sees keys `padding[b] ..= i + seq_k - seq_q` if `causal`, else all from `padding[b]` on; a
-/// query that sees none gives zeros.
-pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize], causal: bool) -> Tensor<3> {
+/// `q` `[batch, seq_q, heads, dim]`; `k`, `v` `[batch, kv_heads, seq_k, dim]` -> `[batch, seq_q, heads * dim]`. A query that
+/// sees no key gives zeros.
+pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, seen: &Seen) -> Tensor<3> {
     #[cfg(feature = "flex")]
     if kernels::on_flex(&q) {
-        return kernels::attention(q, k, v, padding, causal);
+        return kernels::attention(q, k, v, seen.clone());
     }
+    let Seen { padding, causal, .. } = seen;
     let [batch, seq_q, heads, dim] = q.dims();
     let [_, kv_heads, seq_k, _] = k.dims();
     let repeat = |x: Tensor<4>| -> Tensor<4> {
@@ -108,7 +121,7 @@ pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usi
         let columns = Tensor::<4, Bool>::from_data(data, &q.device());
         columns.expand([batch, heads, seq_q, seq_k])
     });
-    let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
+    let options = AttentionModuleOptions { is_causal: *causal, ..Default::default() };
     let out = burn_attention(q.swap_dims(1, 2), repeat(k), repeat(v), mask, None, options);
     out.swap_dims(1, 2).reshape([batch, seq_q, heads * dim])
 }

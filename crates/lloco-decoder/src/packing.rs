@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData, s};
 
-use crate::ops;
+use crate::ops::{self, Seen};
 
 /// How input rows `[1, rows, hidden]` divide into trees: a trunk, and branches that each read on behind it.
 ///
@@ -75,7 +75,7 @@ impl Packing {
 
     /// Causal attention within each piece and to its trunk: `q` `[1, rows, heads, dim]`, `k`, `v`
     /// `[1, kv_heads, rows, dim]` -> `[1, rows, heads * dim]`.
-    pub(crate) fn attention(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<3> {
+    pub(crate) fn attention(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, how: &Seen) -> Tensor<3> {
         let pieces = self.pieces.iter().filter(|piece| !piece.rows.is_empty());
         let mixed = pieces.map(|Piece { rows, trunk }| {
             let seen = |x: &Tensor<4>| {
@@ -85,7 +85,7 @@ impl Packing {
                     false => Tensor::cat(vec![x.clone().slice(s![.., .., trunk.clone(), ..]), own], 2),
                 }
             };
-            ops::attention(q.clone().slice(s![.., rows.clone(), .., ..]), seen(&k), seen(&v), &[], true)
+            ops::attention(q.clone().slice(s![.., rows.clone(), .., ..]), seen(&k), seen(&v), how)
         });
         Tensor::cat(mixed.collect(), 1)
     }

@@ -175,13 +175,9 @@ impl Weight {
     }
 }
 
-/// Whether blocks of `kind` serve as they are where `weights` is asked for. A CPU that multiplies tiles of bf16 is faster
-/// with those.
+/// Whether blocks of `kind` serve as they are where `weights` is asked for.
 #[cfg(feature = "flex")]
 fn keeps(weights: WeightType, kind: BlockType) -> bool {
-    if weights == WeightType::Auto && kernels::prefers_bf16() {
-        return false;
-    }
     match kind {
         BlockType::Q4_0 | BlockType::Q4_1 => {
             matches!(weights, WeightType::Auto | WeightType::Int8 | WeightType::Q4)

@@ -70,8 +70,9 @@ fn decoding_token_by_token_equals_reading_at_once() {
             let hidden = decoder.forward(decoder.embed(&[id]).unwrap(), Pass::new().cache(&mut cache)).unwrap();
             found.extend(values(decoder.logits(hidden)));
         }
+        // Where the CPU multiplies tiles, many rows are rounded more than few.
         let found = distance(&found, &scores(&decoder));
-        assert!(found < 0.01, "{weights:?}: {found}");
+        assert!(found < if weights == WeightType::F32 { 1e-5 } else { 0.02 }, "{weights:?}: {found}");
     }
 }
 
@@ -248,8 +249,9 @@ fn blocks_as_they_are_mean_the_same() {
     let checkpoint = Checkpoint::open(&path).unwrap();
     let exact = load(&checkpoint, WeightType::F32);
     let wanted = scores(&exact);
-    // The weights are the same numbers; inputs are rounded to 16 bits, keys and values to f16.
-    for (weights, tolerance) in [(WeightType::Auto, 0.001), (WeightType::Int8, 0.001), (WeightType::Bf16, 0.02)] {
+    // The weights are the same numbers; inputs are rounded to 16 bits, keys and values to f16, or all of them to bf16 where
+    // the CPU multiplies tiles of that.
+    for (weights, tolerance) in [(WeightType::Auto, 0.02), (WeightType::Int8, 0.02), (WeightType::Bf16, 0.02)] {
         let decoder = load(&checkpoint, weights);
         let found = distance(&scores(&decoder), &wanted);
         assert!(found < tolerance, "{weights:?}: {found}");
@@ -289,12 +291,13 @@ fn portable_code_and_any_number_of_threads_give_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("report");
     let wanted = report();
-    for (name, value) in [
-        ("LLOCO_KERNELS", "portable"),
-        ("LLOCO_KERNELS", "abacus"),
-        ("RAYON_NUM_THREADS", "0"),
-        ("RAYON_NUM_THREADS", "1"),
-        ("RAYON_NUM_THREADS", "1000"),
+    for (name, value, tolerance) in [
+        // Instructions for bf16 round what portable code does not.
+        ("LLOCO_KERNELS", "portable", 0.02),
+        ("LLOCO_KERNELS", "abacus", 1e-3),
+        ("RAYON_NUM_THREADS", "0", 1e-3),
+        ("RAYON_NUM_THREADS", "1", 1e-3),
+        ("RAYON_NUM_THREADS", "1000", 1e-3),
     ] {
         let child = Command::new(env::current_exe().unwrap())
             .args(["--exact", "child_that_reports", "--test-threads=1"])
@@ -309,7 +312,11 @@ fn portable_code_and_any_number_of_threads_give_the_same() {
             let [found, wanted] =
                 [found, wanted].map(|line| serde_json::from_str::<(Vec<f32>, Vec<u32>)>(line).unwrap());
             // Sums in another order; inputs of four-bit weights may round to the other side, half a step of 127.
-            let tolerance = if weights == WeightType::Q4 { 0.02 } else { 1e-3 };
+            let tolerance = match weights {
+                WeightType::F32 => 1e-3,
+                WeightType::Q4 => 0.02,
+                _ => tolerance,
+            };
             let distance = distance(&found.0, &wanted.0);
             assert!(distance < tolerance, "{name}={value}, {weights:?}: {distance}");
             assert!(found.1 == wanted.1 || weights == WeightType::Q4, "{name}={value}, {weights:?}");

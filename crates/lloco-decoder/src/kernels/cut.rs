@@ -19,13 +19,14 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Tasks of about `at_once` rows, a multiple of `multiple`; enough of them to share out evenly, none tiny.
-    pub(crate) fn new([rows, k, n]: [usize; 3], at_once: usize, multiple: usize) -> Self {
+    /// Tasks of about `at_once` rows and so many panels, multiples of `multiples`, that there are enough to share out evenly
+    /// and none is tiny.
+    pub(crate) fn new([rows, k, n]: [usize; 3], at_once: usize, multiples: [usize; 2]) -> Self {
         let panels = n.div_ceil(LANES);
-        let row_step = at_once.clamp(1, 480).next_multiple_of(multiple).min(rows);
+        let row_step = at_once.max(1).next_multiple_of(multiples[0]).min(rows);
         let wanted = (4 * rayon::current_num_threads()).div_ceil(rows.div_ceil(row_step));
         let worth = (row_step * k * n).div_ceil(if crew::stands_ready() { READY } else { ASLEEP });
-        let panel_step = panels.div_ceil(wanted.min(worth)).next_multiple_of(4);
+        let panel_step = panels.div_ceil(wanted.min(worth)).next_multiple_of(multiples[1]);
         Self { rows, row_step, panels, panel_step }
     }
 

@@ -29,7 +29,7 @@ pub(crate) fn linear<'a, B: Block32>(
 ) -> Work<'a> {
     let out = Shared::new(out);
     let len = panel_len(k);
-    Cut::new([rows, k, n], 128 * 1024 / k, MOST).work(move |rows, panels| {
+    Cut::new([rows, k, n], (128 * 1024 / k).clamp(1, 480), [MOST, 4]).work(move |rows, panels| {
         isa.run(Task { x, blocks, len, out: &out, rows, panels, n });
     })
 }

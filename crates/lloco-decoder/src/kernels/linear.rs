@@ -24,7 +24,7 @@ pub(crate) fn linear<'a, U: Unit>(
     [rows, k, n]: [usize; 3],
 ) -> Work<'a> {
     let out = Shared::new(out);
-    Cut::new([rows, k, n], TASK_BYTES / (4 * k), 12).work(move |rows, panels| {
+    Cut::new([rows, k, n], (TASK_BYTES / (4 * k)).clamp(1, 480), [12, 4]).work(move |rows, panels| {
         isa.run(Task { x, units, out: &out, rows, panels, k, n, len: panel_len(k) });
     })
 }

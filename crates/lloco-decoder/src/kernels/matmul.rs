@@ -43,7 +43,7 @@ pub(crate) fn matmul(
         }
         return;
     }
-    let cut = Cut::new([rows, depth, width], TASK_BYTES / (4 * depth), 12);
+    let cut = Cut::new([rows, depth, width], (TASK_BYTES / (4 * depth)).clamp(1, 480), [12, 4]);
     let out = Shared::new(out);
     let task = |rows, panels| isa.run(Task { left, right, scale, out: &out, rows, panels, depth, width, how });
     cut.work(task).run();

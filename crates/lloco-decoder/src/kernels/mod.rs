@@ -7,7 +7,7 @@
 //! | `tile` | the inner loop of all matrix products |
 //! | `pack` | frozen weights in the kernels' order ([`PackedLinear`]) |
 //! | `products` | products with them, many rows or few, each type by its kernel |
-//! | `linear`, `halves` | those kernels: in f32 by FMA, in bf16 by tiles and dot products |
+//! | `linear`, `dots`, `tiles` | those kernels: in f32 by FMA, in bf16 by dot products and by tiles of them |
 //! | `matmul`, `low_rank` | products of matrices as they lie, and what an adapter adds |
 //! | `blocks`, `integer` | weights of eight and four bits in blocks of 32, and their kernel, in integers |
 //! | `attention` | attention without a score matrix: prefill, decoding, gradients |
@@ -18,7 +18,7 @@
 //! | `extension` | the way in from burn tensors, and the gradients' way back |
 //!
 //! This is the crate's one module, beside the memory map, with unsafe code, for four reasons: vector instructions
-//! (`simd` and `halves`, behind types that prove the CPU has them), the system's leave for tiles (`cpu`), what threads
+//! (`simd`, `dots` and `tiles`, behind types that prove the CPU has them), the system's leave for tiles (`cpu`), what threads
 //! share (work that lives until they are done with it, `crew`, and outputs that they write in disjoint pieces, `shared`),
 //! and memory that tensors and weights own (`reuse`, `pages`). Each place says why it is sound. All slices are checked; no kernel trusts a
 //! shape.
@@ -30,9 +30,9 @@ mod blocks;
 mod cpu;
 mod crew;
 mod cut;
+mod dots;
 mod dropout;
 mod extension;
-mod halves;
 mod integer;
 mod linear;
 mod loss;
@@ -51,6 +51,7 @@ mod swiglu;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod tiles;
 
 pub(crate) use crew::ready;
 pub(crate) use extension::{
@@ -61,11 +62,6 @@ pub(crate) use pack::{Inputs, PackedLinear};
 pub(crate) use pages::zeros;
 
 use burn::{backend::DispatchDevice, tensor::Device};
-
-/// Whether bf16 is what this CPU multiplies fastest: it has tile registers.
-pub(crate) fn prefers_bf16() -> bool {
-    cpu::Isa::best() >= cpu::Isa::Amx
-}
 
 /// Whether `device` is the CPU backend that the kernels serve, with autodiff or without.
 pub(crate) fn is_flex(device: &Device) -> bool {

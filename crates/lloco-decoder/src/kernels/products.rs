@@ -3,9 +3,10 @@
 use super::blocks::{Bytes, FineNibbles, Nibbles};
 use super::cpu::Isa;
 use super::cut::Work;
-use super::halves::{self, Halves};
+use super::dots;
 use super::integer::{self, Rows};
 use super::pack::{Inputs, PackedLinear, Panels};
+use super::tiles::{self, Halves, Weights};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
@@ -69,11 +70,14 @@ impl<'a> Input<'a> {
             return Work::none();
         }
         let sizes = [rows, k, n];
+        let halves = || self.halves.get_or_init(|| Halves::new(isa, x, rows, k));
+        if isa >= Isa::Amx
+            && let Some(weights) = tiled(w.panels(), rows)
+        {
+            return tiles::linear(halves(), weights, out, sizes);
+        }
         match w.panels() {
-            Panels::Bf16(units) if isa >= Isa::Avx512Bf16 => {
-                let x = self.halves.get_or_init(|| Halves::new(isa, x, rows, k));
-                halves::linear(isa, x, units, out, sizes)
-            }
+            Panels::Bf16(units) if isa >= Isa::Avx512Bf16 => dots::linear(halves(), units, out, sizes),
             Panels::Bf16(units) => {
                 super::linear::linear(isa, self.pairs(), units, out, [rows, k.next_multiple_of(2), n])
             }
@@ -102,4 +106,16 @@ impl<'a> Input<'a> {
             _ => self.x.chunks_exact(self.k).flat_map(|row| row.iter().copied().chain([0.0])).collect(),
         })
     }
+}
+
+/// The weights as tiles multiply them, if that is the faster way for so many rows. Tiles work on 32 rows whatever these
+/// hold, and blocks must be unpacked for them. Weights in f32 are exact and stay it.
+fn tiled(panels: &Panels, rows: usize) -> Option<Weights<'_>> {
+    let (few, weights) = match panels {
+        Panels::Bf16(units) => (8, Weights::Halves(units)),
+        Panels::Int8(blocks) => (16, Weights::Bytes(blocks)),
+        Panels::Q4(blocks, _) => (16, Weights::Nibbles(blocks)),
+        Panels::F32(_) => return None,
+    };
+    (rows > few).then_some(weights)
 }

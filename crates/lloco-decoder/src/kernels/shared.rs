@@ -30,8 +30,24 @@ impl<'a, T> Shared<'a, T> {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn piece(&self, start: usize, len: usize) -> &mut [T] {
-        assert!(start <= self.len && len <= self.len - start, "piece {start}+{len} of {}", self.len);
+        assert!(self.holds(start, len), "piece {start}+{len} of {}", self.len);
         // SAFETY: within the slice by the check, alone on it by this function's contract, alive for `'a`.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
+    }
+
+    /// Whether `len` items lie from `start` on.
+    #[inline(always)]
+    pub(crate) fn holds(&self, start: usize, len: usize) -> bool {
+        start <= self.len && len <= self.len - start
+    }
+
+    /// The place of an item, for instructions that write it themselves.
+    ///
+    /// # Safety
+    /// `start` must lie in the slice, and as for [`Shared::piece`] nothing that is written there may be in other use.
+    #[inline(always)]
+    pub(crate) unsafe fn at(&self, start: usize) -> *mut T {
+        // SAFETY: the caller's.
+        unsafe { self.data.add(start) }
     }
 }

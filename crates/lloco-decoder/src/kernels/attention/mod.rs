@@ -3,6 +3,7 @@
 //! | file | what is there |
 //! |---|---|
 //! | `prefill` | many queries |
+//! | `tiled` | many queries, rounded, by tile registers |
 //! | `decode` | few queries over many keys |
 //! | `cache` | new keys and values written behind those that are there |
 //! | `backward` | gradients |
@@ -13,6 +14,7 @@ pub(crate) mod cache;
 mod decode;
 mod prefill;
 mod softmax;
+pub(super) mod tiled;
 mod tiles;
 
 pub(crate) use backward::{Saved, attention_backward};
@@ -139,6 +141,8 @@ pub(crate) struct Inputs<'a, T> {
     pub(crate) v: View<'a, T>,
     /// Masked keys at the start of each batch row; empty for none.
     pub(crate) padding: &'a [usize],
+    /// Whether products may round their factors to bf16, where that is faster.
+    pub(crate) rounded: bool,
 }
 
 impl<T> Inputs<'_, T> {
@@ -164,6 +168,9 @@ pub(crate) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f
     assert_eq!(lse.len(), sizes.batch * sizes.heads * sizes.queries, "{sizes:?}");
     if decode::suits(&sizes) {
         return decode::attention(isa, inputs, out, lse);
+    }
+    if inputs.rounded && isa >= Isa::Amx {
+        return tiled::attention(isa, inputs, out, lse);
     }
     prefill::attention(isa, inputs, out, lse);
 }

@@ -2,6 +2,9 @@
 
 use super::super::simd::{Block, LANES, Simd};
 use super::TILE;
+use half::bf16;
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
 
 /// Running maximum and sum of exponentials of one row of scores.
 #[derive(Clone, Copy)]
@@ -18,12 +21,7 @@ impl Softmax {
     /// Turns the `seen` scores into exponentials relative to the new maximum and all others into 0; returns the factor
     /// that earlier sums shrink by.
     #[inline(always)]
-    pub(crate) fn tile<S: Simd>(
-        &mut self,
-        s: S,
-        scores: &mut [Block; TILE / LANES],
-        seen: std::ops::Range<usize>,
-    ) -> f32 {
+    pub(crate) fn tile<S: Simd>(&mut self, s: S, scores: &mut [Block; TILE / LANES], seen: Range<usize>) -> f32 {
         if seen.is_empty() {
             scores.as_flattened_mut().fill(0.0);
             return 1.0;
@@ -39,6 +37,41 @@ impl Softmax {
         for block in scores.iter_mut() {
             let e = s.exp(s.sub(s.load(block), s.splat(max)));
             s.store(block, e);
+            sum = s.add(sum, e);
+        }
+        let shrink = if self.max == max { 1.0 } else { (self.max - max).exp() };
+        self.sum = self.sum * shrink + s.sum(sum);
+        self.max = max;
+        shrink
+    }
+
+    /// As [`Softmax::tile`], of scores that are still to be scaled; the exponentials go to `to`, rounded.
+    #[inline(always)]
+    pub(crate) fn chunk<S: Simd>(
+        &mut self,
+        s: S,
+        scores: &mut [Block],
+        seen: Range<usize>,
+        scale: f32,
+        to: &mut [[bf16; LANES]],
+    ) -> f32 {
+        if seen.is_empty() {
+            to.as_flattened_mut().fill(bf16::ZERO);
+            return 1.0;
+        }
+        scores.as_flattened_mut()[..seen.start].fill(f32::NEG_INFINITY);
+        scores.as_flattened_mut()[seen.end..].fill(f32::NEG_INFINITY);
+        let mut max = s.splat(f32::NEG_INFINITY);
+        for block in scores.iter() {
+            max = s.max(s.load(block), max);
+        }
+        let max = self.max.max(s.max_lane(max) * scale);
+        // In powers of two.
+        let (steps, top) = (s.splat(scale * LOG2_E), s.splat(-max * LOG2_E));
+        let mut sum = s.splat(0.0);
+        for (block, to) in scores.iter().zip(to) {
+            let e = s.exp2_coarse(s.fma(s.load(block), steps, top));
+            s.store_bf16_positive(to, e);
             sum = s.add(sum, e);
         }
         let shrink = if self.max == max { 1.0 } else { (self.max - max).exp() };

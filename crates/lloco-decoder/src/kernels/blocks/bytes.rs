@@ -2,7 +2,7 @@
 
 use super::{BLOCK, Block32, PAIRS, Parts, Stored, dot_pairs, fill};
 use crate::kernels::pages::Pages;
-use crate::kernels::simd::{LANES, Simd};
+use crate::kernels::simd::{LANES, PairUnit, Simd};
 use half::f16;
 
 /// Eight bits a weight, as in `Q8_0`. Inputs are 16-bit integers: next to nothing of x is lost.
@@ -90,6 +90,14 @@ impl Stored for Bytes {
     }
     fn get(&self, output: usize, input: usize) -> f32 {
         self.scale[output].to_f32() * f32::from(self.numbers[input / 2][output][input % 2])
+    }
+    #[inline(always)]
+    fn unpack<S: Simd>(&self, s: S, to: &mut [PairUnit; PAIRS]) {
+        let scale = s.load_f16(&self.scale);
+        for (to, numbers) in to.iter_mut().zip(&self.numbers) {
+            let [even, odd] = s.apart(s.widen_i8(numbers));
+            s.store_unit(to, s.mul(s.to_float(even), scale), s.mul(s.to_float(odd), scale));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ mod bytes;
 mod nibbles;
 
 use super::pages::Pages;
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, PairUnit, Simd};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -17,7 +17,7 @@ pub(crate) use nibbles::{FineNibbles, Nibbles, from_q4};
 pub(crate) const BLOCK: usize = 32;
 
 /// Pairs of inputs of one block.
-const PAIRS: usize = BLOCK / 2;
+pub(crate) const PAIRS: usize = BLOCK / 2;
 
 /// Of one block of `R` rows of x: scales, and sums of the f32 numbers.
 pub(crate) type Parts<'a, const R: usize> = [&'a [f32; R]; 2];
@@ -29,6 +29,8 @@ pub(crate) trait Stored: Copy + Send + Sync + Zeroable + 'static {
     fn quantise(&mut self, output: usize, weights: &[f32; BLOCK]) -> bool;
     /// Reads one weight.
     fn get(&self, output: usize, input: usize) -> f32;
+    /// All weights, rounded to bf16.
+    fn unpack<S: Simd>(&self, s: S, to: &mut [PairUnit; PAIRS]);
 }
 
 /// A block of sixteen outputs, as it is multiplied.

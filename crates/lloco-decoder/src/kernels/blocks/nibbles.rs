@@ -2,7 +2,7 @@
 
 use super::{BLOCK, Block32, PAIRS, Parts, Stored, dot_pairs, fill};
 use crate::kernels::pages::Pages;
-use crate::kernels::simd::{LANES, Simd};
+use crate::kernels::simd::{LANES, PairUnit, Simd};
 use half::f16;
 
 /// Fours of inputs of one block.
@@ -149,6 +149,20 @@ impl Stored for Nibbles {
         let number = if input < BLOCK / 2 { byte & 15 } else { byte >> 4 };
         self.scale[output].to_f32() * f32::from(number) + self.minimum[output].to_f32()
     }
+    #[inline(always)]
+    fn unpack<S: Simd>(&self, s: S, to: &mut [PairUnit; PAIRS]) {
+        let [scale, minimum] = self.parts(s);
+        let (low, high) = to.split_at_mut(PAIRS / 2);
+        let places = low.as_chunks_mut::<2>().0.iter_mut().zip(high.as_chunks_mut::<2>().0);
+        for (([low, next_low], [high, next_high]), numbers) in places.zip(&self.numbers) {
+            // The low and the high half of each of four bytes.
+            let halves = s.eighths(s.load_quads(numbers));
+            unpack_unit(s, low, [halves[0], halves[2]], scale, minimum);
+            unpack_unit(s, high, [halves[1], halves[3]], scale, minimum);
+            unpack_unit(s, next_low, [halves[4], halves[6]], scale, minimum);
+            unpack_unit(s, next_high, [halves[5], halves[7]], scale, minimum);
+        }
+    }
 }
 
 impl Block32 for FineNibbles {
@@ -207,6 +221,13 @@ impl Block32 for FineNibbles {
         }
         add_scaled(s, dots, self.0.parts(s), parts, sums);
     }
+}
+
+/// `scale * number + minimum` of two inputs, rounded to bf16. A function, as a closure would lose its instructions.
+#[inline(always)]
+fn unpack_unit<S: Simd>(s: S, to: &mut PairUnit, numbers: [S::I; 2], scale: S::F, minimum: S::F) {
+    let [even, odd] = numbers;
+    s.store_unit(to, s.fma(s.to_float(even), scale, minimum), s.fma(s.to_float(odd), scale, minimum));
 }
 
 /// `sums += (dots * scale) * scale of x + minimum * sum of x`, a row each.

@@ -1,11 +1,11 @@
 //! The kernel of a pass over a cache: without gradients.
 
 use super::flex::{Cache, Turn, dense};
+use crate::ops::Seen;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
 use burn_flex::FlexTensor;
 use half::{bf16, f16};
-use std::sync::Arc;
 
 /// Causal attention behind the `past` rows of a cache, which takes the new ones: returns the mixed values
 /// `[batch, rows, heads * dim]`, and the cache's keys and values `[batch, kv_heads, capacity, dim]` as they are then. They
@@ -18,12 +18,12 @@ pub(crate) fn cached_attention(
     [keys, values]: [Tensor<4>; 2],
     [cos, sin]: [&Tensor<2>; 2],
     past: usize,
-    padding: &[usize],
+    seen: &Seen,
 ) -> (Tensor<3>, [Tensor<4>; 2]) {
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
     let [keys, values] = [keys, values].map(Tensor::into_dispatch);
     let [cos, sin] = [cos, sin].map(|table| table.clone().into_dispatch());
-    let (out, keys, values) = Dispatch::cached_attention(q, k, v, keys, values, cos, sin, past, padding.into());
+    let (out, keys, values) = Dispatch::cached_attention(q, k, v, keys, values, cos, sin, past, seen.clone());
     (Tensor::from_dispatch(out), [keys, values].map(Tensor::from_dispatch))
 }
 
@@ -40,7 +40,7 @@ trait Decoding: Backend {
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
         past: usize,
-        padding: Arc<[usize]>,
+        seen: Seen,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -54,10 +54,10 @@ impl Decoding for Flex {
         cos: FlexTensor,
         sin: FlexTensor,
         past: usize,
-        padding: Arc<[usize]>,
+        seen: Seen,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let by = Turn { cos: dense(cos), sin: dense(sin), offset: past, padding };
-        let mut cache = Cache { keys, values };
+        let by = Turn { cos: dense(cos), sin: dense(sin), offset: past, padding: seen.padding };
+        let mut cache = Cache { keys, values, rounded: seen.rounded };
         let out = match cache.keys.dtype() {
             DType::F16 => cache.attend::<f16>(q, k, v, by),
             DType::BF16 => cache.attend::<bf16>(q, k, v, by),

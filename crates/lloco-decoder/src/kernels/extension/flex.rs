@@ -7,6 +7,7 @@ use super::super::pack::PackedLinear;
 use super::super::reuse::Buffer;
 use super::super::rope::{self, Rotation};
 use super::super::{loss, products};
+use crate::ops::Seen;
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
 use half::{bf16, f16};
@@ -138,6 +139,7 @@ pub(super) fn turn(x: FlexTensor, by: &Turn, sense: f32) -> FlexTensor {
 pub(super) struct Cache {
     pub(super) keys: FlexTensor,
     pub(super) values: FlexTensor,
+    pub(super) rounded: bool,
 }
 
 impl Cache {
@@ -173,6 +175,7 @@ impl Cache {
             k: view::<T>(&self.keys, dim),
             v: view::<T>(&self.values, dim),
             padding: &newest.padding,
+            rounded: self.rounded,
         };
         let mut out = Buffer::new(turned.len());
         attention::attention(Isa::best(), inputs, &mut out, None);
@@ -199,12 +202,13 @@ pub(super) struct Heads {
     pub(super) q: FlexTensor,
     pub(super) k: FlexTensor,
     pub(super) v: FlexTensor,
-    padding: Arc<[usize]>,
     pub(super) sizes: Sizes,
+    pub(super) seen: Seen,
 }
 
 impl Heads {
-    pub(super) fn new(q: FlexTensor, k: FlexTensor, v: FlexTensor, padding: Arc<[usize]>, causal: bool) -> Self {
+    pub(super) fn new(q: FlexTensor, k: FlexTensor, v: FlexTensor, seen: Seen) -> Self {
+        let causal = seen.causal;
         let sizes = match (shape(&q).as_slice(), shape(&k).as_slice()) {
             (&[batch, queries, heads, dim], &[b, kv_heads, keys, d])
                 if (b, d) == (batch, dim) && shape(&k) == shape(&v) =>
@@ -214,7 +218,7 @@ impl Heads {
             (q, k) => panic!("attention: q {q:?}, k {k:?}, v {:?} do not fit", shape(&v)),
         };
         assert!(sizes.kv_heads > 0 && sizes.heads % sizes.kv_heads == 0, "attention: {sizes:?}");
-        Self { q: rows(q), k: rows(k), v: rows(v), padding, sizes }
+        Self { q: rows(q), k: rows(k), v: rows(v), sizes, seen }
     }
 
     pub(super) fn inputs<T: Stored>(&self) -> Inputs<'_, T> {
@@ -222,7 +226,8 @@ impl Heads {
         let [batch, row, head] = strides(&self.q);
         let dim = self.sizes.dim;
         let q = View { strides: [batch, head, row], ..view(&self.q, dim) };
-        Inputs { sizes: self.sizes, q, k: view(&self.k, dim), v: view(&self.v, dim), padding: &self.padding }
+        let (k, v) = (view(&self.k, dim), view(&self.v, dim));
+        Inputs { sizes: self.sizes, q, k, v, padding: &self.seen.padding, rounded: self.seen.rounded }
     }
 }
 

@@ -13,7 +13,7 @@ use self::gradients::{
 use super::cpu::Isa;
 use super::pack::PackedLinear;
 use super::reuse::Buffer;
-use crate::dropout::Mask;
+use crate::{dropout::Mask, ops::Seen};
 use burn::backend::{
     Autodiff, Backend, Dispatch, Flex,
     autodiff::{
@@ -50,16 +50,14 @@ pub(crate) fn linear_triple(x: Tensor<3>, [a, b, c]: [&PackedLinear; 3]) -> [Ten
 }
 
 /// Grouped-query attention: `q` `[batch, queries, heads, dim]`, `k` and `v` `[batch, kv_heads, keys, dim]` ->
-/// `[batch, queries, heads * dim]`. Query `i` of row `b` sees keys `padding[b] ..= i + keys - queries` if `causal`, else
-/// all from `padding[b]` on; one that sees none gives 0. Keys and values may be any views whose last dimension is dense;
-/// they are not copied. Without gradients they may be f16 or bf16.
-pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, padding: &[usize], causal: bool) -> Tensor<3> {
+/// `[batch, queries, heads * dim]`. A query that sees no key gives 0. Keys and values may be any views whose last dimension
+/// is dense; they are not copied. Without gradients they may be f16 or bf16.
+pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, seen: Seen) -> Tensor<3> {
     let [batch, queries, heads, dim] = q.dims();
-    let padding = padding.into();
     // The way back is in f32 alone.
     let wide = |x: Tensor<4>| if q.is_autodiff() && x.dtype() != DType::F32 { x.cast(DType::F32) } else { x };
     let (k, v) = (wide(k), wide(v));
-    let out = Dispatch::grouped_attention(q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), padding, causal);
+    let out = Dispatch::grouped_attention(q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), seen);
     Tensor::<4>::from_dispatch(out).reshape([batch, queries, heads * dim])
 }
 
@@ -120,8 +118,7 @@ trait Kernels: Backend {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        padding: Arc<[usize]>,
-        causal: bool,
+        seen: Seen,
     ) -> FloatTensor<Self>;
     fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, eps: f64) -> FloatTensor<Self>;
     fn rotary(
@@ -161,14 +158,8 @@ impl Kernels for Flex {
         together(&x, [&a, &b, &c]).into()
     }
 
-    fn grouped_attention(
-        q: FlexTensor,
-        k: FlexTensor,
-        v: FlexTensor,
-        padding: Arc<[usize]>,
-        causal: bool,
-    ) -> FlexTensor {
-        attend(&Heads::new(q, k, v, padding, causal), None)
+    fn grouped_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, seen: Seen) -> FlexTensor {
+        attend(&Heads::new(q, k, v, seen), None)
     }
 
     fn rms_norm(x: FlexTensor, gamma: FlexTensor, eps: f64) -> FlexTensor {
@@ -219,11 +210,10 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        padding: Arc<[usize]>,
-        causal: bool,
+        seen: Seen,
     ) -> FloatTensor<Self> {
         let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
-        let heads = Heads::new(q, k, v, padding, causal);
+        let heads = Heads::new(q, k, v, seen);
         match AttentionGrad.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let mut lse = vec![0.0; heads.sizes.batch * heads.sizes.heads * heads.sizes.queries];

@@ -239,6 +239,18 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn apart(self, x: Self::I) -> [Self::I; 2] {
+        avx2!([x.map(|x| _mm256_srai_epi32::<16>(_mm256_slli_epi32::<16>(x))), x.map(|x| _mm256_srai_epi32::<16>(x)),])
+    }
+    #[inline(always)]
+    fn eighths(self, x: Self::I) -> [Self::I; 8] {
+        avx2!({
+            let low =
+                |n| x.map(|x| _mm256_and_si256(_mm256_srlv_epi32(x, _mm256_set1_epi32(n)), _mm256_set1_epi32(15)));
+            [low(0), low(4), low(8), low(12), low(16), low(20), low(24), low(28)]
+        })
+    }
+    #[inline(always)]
     fn even(self, unit: &PairUnit) -> Self::F {
         avx2!({
             let p: *const __m256i = std::ptr::from_ref(unit).cast();

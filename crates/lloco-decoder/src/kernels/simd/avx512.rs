@@ -174,6 +174,69 @@ impl Simd for Avx512 {
         avx512!(_mm512_madd_epi16(x, _mm512_set1_epi16(1)))
     }
     #[inline(always)]
+    fn apart(self, x: __m512i) -> [__m512i; 2] {
+        avx512!([_mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(x)), _mm512_srai_epi32::<16>(x)])
+    }
+    #[inline(always)]
+    fn eighths(self, x: __m512i) -> [__m512i; 8] {
+        avx512!({
+            let low = _mm512_set1_epi32(15);
+            [
+                _mm512_and_si512(x, low),
+                _mm512_and_si512(_mm512_srli_epi32::<4>(x), low),
+                _mm512_and_si512(_mm512_srli_epi32::<8>(x), low),
+                _mm512_and_si512(_mm512_srli_epi32::<12>(x), low),
+                _mm512_and_si512(_mm512_srli_epi32::<16>(x), low),
+                _mm512_and_si512(_mm512_srli_epi32::<20>(x), low),
+                _mm512_and_si512(_mm512_srli_epi32::<24>(x), low),
+                _mm512_srli_epi32::<28>(x),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [bf16; LANES], x: __m512) {
+        avx512!({
+            let high = _mm512_srli_epi32::<16>(rounded(x));
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(high));
+        })
+    }
+    #[inline(always)]
+    fn exp2_coarse(self, x: __m512) -> __m512 {
+        // 2^f for f in -0.5..=0.5 by the Taylor series; `scalef` does the rest, and what underflows.
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        avx512!({
+            // The second operand is what a NaN comes out as.
+            let x = _mm512_max_ps(_mm512_set1_ps(-200.0), x);
+            let n = _mm512_roundscale_ps::<NEAREST>(x);
+            let f = _mm512_sub_ps(x, n);
+            let p = _mm512_set1_ps(1.333_355_8e-3);
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.618_129e-3));
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.550_411e-2));
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.402_265_1e-1));
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(std::f32::consts::LN_2));
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0));
+            _mm512_scalef_ps(p, n)
+        })
+    }
+    #[inline(always)]
+    fn store_bf16_positive(self, to: &mut [bf16; LANES], x: __m512) {
+        avx512!({
+            let up = _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
+            let high = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(up));
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), high);
+        })
+    }
+    #[inline(always)]
+    fn store_unit(self, to: &mut PairUnit, even: __m512, odd: __m512) {
+        avx512!({
+            let even = _mm512_srli_epi32::<16>(rounded(even));
+            // The bits of `odd` where the mask has ones, else those of `even`.
+            let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            let unit = _mm512_ternarylogic_epi32::<0xac>(mask, even, rounded(odd));
+            _mm512_storeu_si512(std::ptr::from_mut(to).cast(), unit);
+        })
+    }
+    #[inline(always)]
     fn even(self, unit: &PairUnit) -> __m512 {
         avx512!({
             let pairs = _mm512_load_si512(std::ptr::from_ref(unit).cast());
@@ -196,5 +259,18 @@ impl Simd for Avx512 {
             let y = _mm512_mask_mov_ps(y, low, _mm512_setzero_ps());
             _mm512_mask_mov_ps(y, high, _mm512_set1_ps(f32::INFINITY))
         })
+    }
+}
+
+/// The bits of `x`, whose upper halves are `x` as bf16: to nearest, ties to even, NaN quiet.
+#[inline(always)]
+unsafe fn rounded(x: __m512) -> __m512i {
+    // SAFETY: the caller's: the CPU has AVX-512 F.
+    unsafe {
+        let bits = _mm512_castps_si512(x);
+        let tie = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let up = _mm512_add_epi32(bits, _mm512_add_epi32(tie, _mm512_set1_epi32(0x7fff)));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+        _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x0040_0000))
     }
 }

@@ -88,6 +88,27 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn dot_quads(self, sums: Self::I, x: Self::I, y: Self::I) -> Self::I;
     /// The two i16 of each place together, as i32.
     fn add_pairs(self, x: Self::I) -> Self::I;
+    /// The first i16 of each place, and the second, as i32.
+    fn apart(self, x: Self::I) -> [Self::I; 2];
+    /// The eight halves of bytes of each place, the lowest first, as i32.
+    fn eighths(self, x: Self::I) -> [Self::I; 8];
+
+    /// Rounds to bf16, to nearest, ties to even; NaN stays NaN.
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [bf16; LANES], x: Self::F) {
+        let mut block = [0.0; LANES];
+        self.store(&mut block, x);
+        *to = block.map(bf16::from_f32);
+    }
+
+    /// A unit of two inputs, rounded as by [`Simd::store_bf16`].
+    #[inline(always)]
+    fn store_unit(self, to: &mut PairUnit, even: Self::F, odd: Self::F) {
+        let mut halves = [[bf16::ZERO; LANES]; 2];
+        self.store_bf16(&mut halves[0], even);
+        self.store_bf16(&mut halves[1], odd);
+        to.0 = std::array::from_fn(|lane| [halves[0][lane], halves[1][lane]]);
+    }
 
     /// A unit's first inputs of all sixteen outputs, widened.
     fn even(self, unit: &PairUnit) -> Self::F;
@@ -112,6 +133,18 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         let half = self.round(self.mul(n, self.splat(0.5)));
         let y = self.mul(self.mul(p, self.exp2_int(half)), self.exp2_int(self.sub(n, half)));
         self.flush_exp(x, y)
+    }
+
+    /// `2^x` for what is rounded to bf16 afterwards: relative error below 1e-5, 0 far below -126, NaN stays NaN.
+    #[inline(always)]
+    fn exp2_coarse(self, x: Self::F) -> Self::F {
+        self.exp(self.mul(x, self.splat(std::f32::consts::LN_2)))
+    }
+
+    /// Rounds positive numbers to bf16, to nearest, ties up.
+    #[inline(always)]
+    fn store_bf16_positive(self, to: &mut [bf16; LANES], x: Self::F) {
+        self.store_bf16(to, x);
     }
 
     /// 0 where `x` is below the range of [`Simd::exp`], else `y`.

@@ -155,6 +155,14 @@ impl Simd for Portable {
         each!(i => i32::from(x[i] as i16) + (x[i] >> 16))
     }
     #[inline(always)]
+    fn apart(self, x: Self::I) -> [Self::I; 2] {
+        [each!(i => i32::from(x[i] as i16)), each!(i => x[i] >> 16)]
+    }
+    #[inline(always)]
+    fn eighths(self, x: Self::I) -> [Self::I; 8] {
+        std::array::from_fn(|n| each!(i => x[i] >> (4 * n) & 15))
+    }
+    #[inline(always)]
     fn even(self, unit: &PairUnit) -> Block {
         each!(i => unit.0[i][0].to_f32())
     }

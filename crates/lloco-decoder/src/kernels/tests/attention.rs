@@ -1,12 +1,17 @@
 use super::super::attention as on_tensors;
-use super::super::attention::{Inputs, Sizes, View, attention};
+use super::super::attention::{Inputs, Sizes, View, attention, tiled};
 use super::super::cpu::Isa;
+use super::super::tiles::emulated;
 use super::{close, numbers, tensor, values};
-use crate::ops;
+use crate::ops::{self, Seen};
 use burn::tensor::{Bool, Device, FloatDType, Tensor, TensorData, activation, s};
 
 fn sizes([batch, heads, kv_heads, queries, keys, dim]: [usize; 6], causal: bool) -> Sizes {
     Sizes { batch, heads, kv_heads, queries, keys, dim, causal }
+}
+
+fn seen(padding: &[usize], causal: bool) -> Seen {
+    Seen { padding: padding.into(), causal, rounded: false }
 }
 
 /// Prefill and decoding, one head and groups, odd lengths, dimensions that fill no register, padding up to everything;
@@ -60,10 +65,16 @@ fn every_path_attends() {
                 |data| View { data, offset: 0, strides: [z.kv_heads * room * z.dim, room * z.dim, z.dim], dim: z.dim };
             let strides = [z.queries * z.heads * z.dim, z.dim, z.heads * z.dim];
             let q = View { data: q.as_slice(), offset: 0, strides, dim: z.dim };
-            let inputs = Inputs { sizes: z, q, k: cached(&k), v: cached(&v), padding: &padding };
+            let inputs = Inputs { sizes: z, q, k: cached(&k), v: cached(&v), padding: &padding, rounded: false };
+            let wanted = reference(&inputs);
             let mut out = vec![f32::NAN; q.data.len()];
             attention(isa, inputs, &mut out, None);
-            close(&out, &reference(&inputs), 5e-6, &format!("{isa:?} {z:?}"));
+            close(&out, &wanted, 5e-6, &format!("{isa:?} {z:?}"));
+            attention(isa, Inputs { rounded: true, ..inputs }, &mut out, None);
+            close(&out, &wanted, 0.02, &format!("{isa:?} {z:?} rounded"));
+            let mut lse = vec![f32::NAN; z.batch * z.heads * z.queries];
+            tiled::with(emulated::Tiles, isa, inputs, &mut out, &mut lse);
+            close(&out, &wanted, 0.02, &format!("{isa:?} {z:?} by tiles in plain code"));
         }
     }
 }
@@ -106,7 +117,7 @@ fn tensors_and_gradients_agree_with_burn() {
             let gradient = |x: &Tensor<4>| values(x.grad_remove(&mut gradients).expect("tracked"));
             [vec![value], [&q, &k, &v].map(gradient).to_vec()].concat()
         };
-        let found = outcome(on_tensors(q.clone(), k.clone(), v.clone(), &padding, causal));
+        let found = outcome(on_tensors(q.clone(), k.clone(), v.clone(), seen(&padding, causal)));
         let wanted = outcome(plain(q.clone(), k.clone(), v.clone(), &padding, causal));
         for ((found, wanted), what) in found.iter().zip(&wanted).zip(["output", "dq", "dk", "dv"]) {
             close(found, wanted, 3e-5, &format!("{what} of {case:?} padded {padding:?} causal {causal}"));
@@ -125,10 +136,10 @@ fn other_devices_operations_agree() {
         }
         let q = tensor::<4>([batch, queries, heads, dim], 1, &device).mul_scalar(2.0);
         let [k, v] = [2, 3].map(|seed| tensor::<4>([batch, kv_heads, keys, dim], seed, &device));
-        let found = values(on_tensors(q.clone(), k.clone(), v.clone(), &padding, causal));
+        let found = values(on_tensors(q.clone(), k.clone(), v.clone(), seen(&padding, causal)));
         // The kernels take f32 alone: other types go the way of other devices.
         let [q, k, v] = [q, k, v].map(|x| x.cast(FloatDType::F64));
-        let wanted = values(ops::attention(q, k, v, &padding, causal).cast(FloatDType::F32));
+        let wanted = values(ops::attention(q, k, v, &seen(&padding, causal)).cast(FloatDType::F32));
         close(&found, &wanted, 5e-6, &format!("{case:?} padded {padding:?} causal {causal}"));
     }
 }
@@ -140,14 +151,14 @@ fn views_of_a_cache_are_read_in_place() {
     let [k, v] = [2, 3].map(|seed| tensor::<4>([2, 2, 50, 16], seed, &device));
     let view = |x: &Tensor<4>| x.clone().slice(s![.., .., 5..40, ..]);
     let dense = |x: &Tensor<4>| Tensor::from_data(view(x).to_data(), &device);
-    let wanted = values(on_tensors(q.clone(), dense(&k), dense(&v), &[], true));
-    assert_eq!(values(on_tensors(q.clone(), view(&k), view(&v), &[], true)), wanted);
+    let wanted = values(on_tensors(q.clone(), dense(&k), dense(&v), seen(&[], true)));
+    assert_eq!(values(on_tensors(q.clone(), view(&k), view(&v), seen(&[], true))), wanted);
     // [batch, keys, kv_heads, dim] with two dimensions swapped, and dims out of order altogether.
     let swapped = |x: &Tensor<4>| dense(x).swap_dims(1, 2);
     let again = |x: &Tensor<4>| Tensor::<4>::from_data(swapped(x).to_data(), &device).swap_dims(1, 2);
-    assert_eq!(values(on_tensors(q.clone(), again(&k), again(&v), &[], true)), wanted);
+    assert_eq!(values(on_tensors(q.clone(), again(&k), again(&v), seen(&[], true))), wanted);
     let sparse = |x: &Tensor<4>| Tensor::<4>::from_data(dense(x).swap_dims(2, 3).to_data(), &device).swap_dims(2, 3);
-    assert_eq!(values(on_tensors(q, sparse(&k), sparse(&v), &[], true)), wanted);
+    assert_eq!(values(on_tensors(q, sparse(&k), sparse(&v), seen(&[], true))), wanted);
 }
 
 #[test]
@@ -156,10 +167,10 @@ fn hidden_garbage_stays_hidden() {
     for queries in [1, 40] {
         let q = tensor::<4>([1, queries, 2, 16], 1, &device);
         let [k, v] = [2, 3].map(|seed| tensor::<4>([1, 1, 100, 16], seed, &device));
-        let wanted = values(on_tensors(q.clone(), k.clone(), v.clone(), &[10], true));
+        let wanted = values(on_tensors(q.clone(), k.clone(), v.clone(), seen(&[10], true)));
         let loud = Tensor::full([1, 1, 10, 16], 1e30, &device);
         let [k, v] = [k, v].map(|x| x.slice_assign(s![.., .., 0..10, ..], loud.clone()));
-        assert_eq!(values(on_tensors(q, k, v, &[10], true)), wanted);
+        assert_eq!(values(on_tensors(q, k, v, seen(&[10], true))), wanted);
     }
 }
 
@@ -173,8 +184,8 @@ fn keys_and_values_may_be_halves() {
             let halves = [&k, &v].map(|x| x.clone().cast(dtype));
             let rounded = halves.clone().map(|x| x.cast(FloatDType::F32));
             let ([k, v], [rk, rv]) = (halves, rounded);
-            let wanted = values(on_tensors(q.clone(), rk, rv, &[3], true));
-            assert_eq!(values(on_tensors(q.clone(), k, v, &[3], true)), wanted, "{dtype:?}");
+            let wanted = values(on_tensors(q.clone(), rk, rv, seen(&[3], true)));
+            assert_eq!(values(on_tensors(q.clone(), k, v, seen(&[3], true))), wanted, "{dtype:?}");
         }
     }
 }

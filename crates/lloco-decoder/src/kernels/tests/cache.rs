@@ -1,5 +1,6 @@
 use super::super::{attention, cached_attention, rope};
 use super::tensor;
+use crate::ops::Seen;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, s};
 
 fn data<const D: usize>(x: Tensor<D>) -> TensorData {
@@ -14,6 +15,7 @@ fn a_step_over_the_cache_is_its_parts_one_by_one() {
     for dtype in [FloatDType::F16, FloatDType::BF16, FloatDType::F32] {
         for (past, seq, queries) in [(0, 1, 1), (5, 3, 3), (9, 1, 1), (7, 100, 2), (50, 100, 100)] {
             for padding in [vec![], vec![0, 4]] {
+                let how = Seen { padding: padding.as_slice().into(), causal: true, rounded: false };
                 let what = format!("{dtype:?} {past} {seq} {queries} {padding:?}");
                 let new = |seed, rows, heads| tensor::<3>([batch, rows, heads * dim], seed, &device);
                 let (q, k, v) = (new(3, queries, heads), new(4, seq, kv_heads), new(5, seq, kv_heads));
@@ -30,9 +32,9 @@ fn a_step_over_the_cache_is_its_parts_one_by_one() {
                 let wanted_values = written(&values, apart(v.clone(), seq, kv_heads));
                 let seen = |cache: &Tensor<4>| cache.clone().slice(s![.., .., 0..past + seq, ..]);
                 let turned = turn(apart(q.clone(), queries, heads), past + seq - queries);
-                let wanted = attention(turned, seen(&wanted_keys), seen(&wanted_values), &padding, true);
+                let wanted = attention(turned, seen(&wanted_keys), seen(&wanted_values), how.clone());
 
-                let (found, [keys, values]) = cached_attention([q, k, v], [keys, values], [&cos, &sin], past, &padding);
+                let (found, [keys, values]) = cached_attention([q, k, v], [keys, values], [&cos, &sin], past, &how);
                 assert_eq!(data(found), data(wanted), "{what}");
                 assert_eq!(data(keys), data(wanted_keys), "{what}: keys");
                 assert_eq!(data(values), data(wanted_values), "{what}: values");
@@ -47,8 +49,13 @@ fn a_cache_that_somebody_holds_is_copied() {
     let table = tensor::<2>([4, 8], 1, &device);
     let new = || tensor::<3>([1, 1, 16], 2, &device);
     let held = Tensor::<4>::zeros([1, 1, 4, 16], &device);
-    let (_, [keys, values]) =
-        cached_attention([new(), new(), new()], [held.clone(), held.clone()], [&table, &table], 0, &[]);
+    let (_, [keys, values]) = cached_attention(
+        [new(), new(), new()],
+        [held.clone(), held.clone()],
+        [&table, &table],
+        0,
+        &Seen { padding: [].into(), causal: true, rounded: false },
+    );
     assert_eq!(data(held), data(Tensor::<4>::zeros([1, 1, 4, 16], &device)));
     assert_ne!(data(keys), data(values));
 }

@@ -1,6 +1,7 @@
 use super::super::cpu::Isa;
 use super::super::pack::{Inputs, PackedLinear, Panels};
-use super::super::{halves, products as raw};
+use super::super::products as raw;
+use super::super::tiles::{Weights, emulated};
 use super::{close, numbers, tensor, values};
 use burn::tensor::{Device, Tensor, TensorData};
 use half::bf16;
@@ -56,7 +57,7 @@ fn the_walk_over_tiles_covers_everything() {
         let packed = PackedLinear::bf16(n, k, &w);
         let Panels::Bf16(units) = packed.panels() else { panic!("packed as bf16") };
         let mut out = vec![f32::NAN; m * n];
-        halves::emulated::linear(&x, units, &mut out, [m, k, n]);
+        emulated::linear(&x, Weights::Halves(units), &mut out, [m, k, n]);
         close(&out, &reference(&x, &w, [m, k, n]), 2e-5, &format!("{m} x {k} x {n}"));
     }
 }

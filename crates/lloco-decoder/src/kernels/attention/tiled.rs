@@ -1,0 +1,266 @@
+//! Attention of many queries by tile registers: queries, keys, values and weights in bf16, scores and sums in f32.
+//!
+//! A task takes a run of positions of all query heads that share a key head, [`BLOCK`] rows at a time. Rows meet the keys a
+//! long chunk at a time, so that sums stay in registers over all of it; between chunks the softmax is an online one.
+
+use super::super::cpu::{Isa, Kernel};
+use super::super::shared::Shared;
+use super::super::simd::{Block, LANES, PairUnit, Simd};
+use super::super::tiles::{BLOCK, DEPTH, Engine, Place, Rows, Step, hardware, round_step};
+use super::softmax::Softmax;
+use super::{Inputs, Stored};
+use bytemuck::Zeroable;
+use half::bf16;
+use rayon::prelude::*;
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Keys that a block of rows meets at once.
+const CHUNK: usize = 512;
+
+/// Positions of a task.
+const POSITIONS: usize = 32;
+
+/// As [`super::attention`], on [`Isa::Amx`].
+pub(super) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f32], lse: &mut [f32]) {
+    with(hardware(), isa, inputs, out, lse);
+}
+
+pub(crate) fn with<T: Stored>(
+    engine: impl Engine + Send + Sync,
+    isa: Isa,
+    inputs: Inputs<'_, T>,
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    let sizes = inputs.sizes;
+    let packed = Packed::new(isa, &inputs);
+    let runs = sizes.queries.div_ceil(POSITIONS);
+    let (out, lse) = (Shared::new(out), Shared::new(lse));
+    // The last positions see most keys: they go first.
+    (0..runs * sizes.batch * sizes.kv_heads).into_par_iter().with_max_len(1).for_each(|t| {
+        let first = (runs - 1 - t / (sizes.batch * sizes.kv_heads)) * POSITIONS;
+        let (batch, kv_head) = (t / sizes.kv_heads % sizes.batch, t % sizes.kv_heads);
+        let positions = first..sizes.queries.min(first + POSITIONS);
+        isa.run(Task { engine, inputs, packed: &packed, batch, kv_head, positions, out: &out, lse: &lse });
+    });
+}
+
+/// Keys and values of all heads as panels, rounded, padded with zeros to whole blocks of keys and of dimensions.
+struct Packed {
+    /// `[batch, kv_heads, key / 16, dim / 2]`: sixteen keys, two neighbouring dimensions.
+    keys: Vec<PairUnit>,
+    /// `[batch, kv_heads, dim / 16, key / 2]`: sixteen dimensions, two neighbouring keys.
+    values: Vec<PairUnit>,
+    /// Keys of a head.
+    len: usize,
+    /// Dimensions of a head.
+    dim: usize,
+}
+
+impl Packed {
+    fn new<T: Stored>(isa: Isa, inputs: &Inputs<'_, T>) -> Self {
+        let sizes = inputs.sizes;
+        let (len, dim) = (sizes.keys.next_multiple_of(BLOCK), sizes.dim.next_multiple_of(DEPTH));
+        let (heads, each) = (sizes.batch * sizes.kv_heads, len * dim / (2 * LANES));
+        let [mut keys, mut values] = [0; 2].map(|_| vec![PairUnit::zeroed(); heads * each]);
+        let both = keys.par_chunks_mut(each.max(1)).zip(values.par_chunks_mut(each.max(1)));
+        both.enumerate().for_each(|(head, (keys, values))| {
+            let (batch, head) = (head / sizes.kv_heads, head % sizes.kv_heads);
+            isa.run(Pack { inputs: *inputs, batch, head, len, dim, keys, values });
+        });
+        Self { keys, values, len, dim }
+    }
+
+    /// The panels of one head.
+    fn head(&self, head: usize) -> [&[PairUnit]; 2] {
+        let each = self.len * self.dim / (2 * LANES);
+        [&self.keys, &self.values].map(|all| &all[head * each..][..each])
+    }
+}
+
+/// The panels of one head.
+struct Pack<'a, T> {
+    inputs: Inputs<'a, T>,
+    batch: usize,
+    head: usize,
+    len: usize,
+    dim: usize,
+    keys: &'a mut [PairUnit],
+    values: &'a mut [PairUnit],
+}
+
+impl<T: Stored> Kernel for Pack<'_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Inputs { sizes, k, v, .. } = self.inputs;
+        let mut row = vec![bf16::ZERO; self.dim];
+        for (p, panel) in self.keys.chunks_exact_mut(self.dim / 2).enumerate() {
+            for (lane, key) in (p * LANES..sizes.keys.min((p + 1) * LANES)).enumerate() {
+                let from = k.row(self.batch, self.head, key);
+                for (to, from) in row.chunks_mut(LANES).zip(from.chunks(LANES)) {
+                    let to = to.first_chunk_mut().expect("a multiple of sixteen");
+                    s.store_bf16(to, part(s, from));
+                }
+                for (unit, pair) in panel.iter_mut().zip(row.as_chunks().0) {
+                    unit.0[lane] = *pair;
+                }
+            }
+        }
+        for pair in 0..sizes.keys.div_ceil(2) {
+            let even = v.row(self.batch, self.head, 2 * pair);
+            let odd = (2 * pair + 1 < sizes.keys).then(|| v.row(self.batch, self.head, 2 * pair + 1));
+            for (d, panel) in self.values.chunks_exact_mut(self.len / 2).enumerate().take(sizes.dim.div_ceil(LANES)) {
+                let columns = d * LANES..sizes.dim.min((d + 1) * LANES);
+                let next = odd.map_or(s.splat(0.0), |odd| part(s, &odd[columns.clone()]));
+                s.store_unit(&mut panel[pair], part(s, &even[columns]), next);
+            }
+        }
+    }
+}
+
+/// Up to sixteen numbers, the missing ones 0.
+#[inline(always)]
+fn part<S: Simd, T: Stored>(s: S, from: &[T]) -> S::F {
+    match from.first_chunk() {
+        Some(block) => T::load(s, block),
+        None => {
+            let mut block = [0.0; LANES];
+            block.iter_mut().zip(from).for_each(|(to, x)| *to = x.widen());
+            s.load(&block)
+        }
+    }
+}
+
+/// One run of positions of the heads that share `kv_head`.
+struct Task<'a, T, E> {
+    engine: E,
+    inputs: Inputs<'a, T>,
+    packed: &'a Packed,
+    batch: usize,
+    kv_head: usize,
+    positions: Range<usize>,
+    out: &'a Shared<'a, f32>,
+    lse: &'a Shared<'a, f32>,
+}
+
+/// What a block of rows is worked out in.
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<Step>,
+    scores: Vec<Block>,
+    weights: Vec<Step>,
+    sums: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+impl Scratch {
+    fn fit(&mut self, dim: usize) {
+        self.queries.resize(BLOCK * dim / DEPTH, Step::zeroed());
+        self.scores.resize(BLOCK * CHUNK / LANES, [0.0; LANES]);
+        self.weights.resize(BLOCK * CHUNK / DEPTH, Step::zeroed());
+        self.sums.resize(BLOCK * dim, 0.0);
+    }
+}
+
+impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut scratch = SCRATCH.take();
+        scratch.fit(self.packed.dim);
+        self.engine.start();
+        for first in (0..self.positions.len() * self.inputs.sizes.group()).step_by(BLOCK) {
+            self.rows(s, first, &mut scratch);
+        }
+        self.engine.stop();
+        SCRATCH.set(scratch);
+    }
+}
+
+impl<T: Stored, E: Engine> Task<'_, T, E> {
+    /// The head and the position of a row: row `r` is position `r % span` of head `r / span` of the group.
+    #[inline(always)]
+    fn at(&self, row: usize) -> (usize, usize) {
+        let span = self.positions.len();
+        (self.kv_head * self.inputs.sizes.group() + row / span, self.positions.start + row % span)
+    }
+
+    /// One block of rows.
+    #[inline(always)]
+    fn rows<S: Simd>(&self, s: S, first: usize, scratch: &mut Scratch) {
+        let Inputs { sizes, q, .. } = self.inputs;
+        let (dim, len) = (self.packed.dim, self.packed.len);
+        let rows = BLOCK.min(self.positions.len() * sizes.group() - first);
+        let steps = dim / DEPTH;
+        let Scratch { queries, scores, weights, sums } = scratch;
+        for (r, to) in queries.chunks_exact_mut(steps).enumerate() {
+            match r < rows {
+                true => {
+                    let (head, position) = self.at(first + r);
+                    let from = q.row(self.batch, head, position);
+                    to.iter_mut().zip(from.chunks(DEPTH)).for_each(|(to, x)| round_step(s, x, to));
+                }
+                false => to.fill(Step::zeroed()),
+            }
+        }
+        let [keys, values] = self.packed.head(self.batch * sizes.kv_heads + self.kv_head);
+        let mut state = [Softmax::new(); BLOCK];
+        let padding = self.inputs.padding(self.batch);
+        let last = (first..first + rows).map(|row| self.at(row).1).max().unwrap_or(0);
+        let (begin, end) = (padding / BLOCK * BLOCK, sizes.visible(last));
+        for start in (begin..end).step_by(CHUNK) {
+            let count = CHUNK.min(end - start).next_multiple_of(BLOCK);
+            {
+                let scores = Shared::new(scores.as_flattened_mut());
+                let x = Rows { steps: queries, stride: steps };
+                for column in (0..count).step_by(BLOCK) {
+                    let panel = |p: usize| &keys[((start + column) / LANES + p) * (dim / 2)..][..dim / 2];
+                    // SAFETY: nobody else has the scores.
+                    let place = unsafe { Place::new(&scores, column, CHUNK) };
+                    self.engine.product(x, [panel(0), panel(1)], &place, false);
+                }
+            }
+            let (blocks, wide) = (count / LANES, CHUNK / LANES);
+            for r in 0..rows {
+                let seen = sizes.visible(self.at(first + r).1).min(start + count).saturating_sub(start);
+                let scores = &mut scores[r * wide..][..blocks];
+                let to = bytemuck::cast_slice_mut(&mut weights[r * CHUNK / DEPTH..][..count / DEPTH]);
+                let shrunk = state[r].chunk(s, scores, padding.saturating_sub(start)..seen, sizes.scale(), to);
+                if start > begin && shrunk != 1.0 {
+                    for sum in sums[r * dim..(r + 1) * dim].as_chunks_mut().0 {
+                        s.store(sum, s.mul(s.load(sum), s.splat(shrunk)));
+                    }
+                }
+            }
+            let sums = Shared::new(sums.as_mut_slice());
+            let x = Rows { steps: weights, stride: CHUNK / DEPTH };
+            for column in (0..dim).step_by(BLOCK) {
+                let panel = |p: usize| &values[(column / LANES + p) * (len / 2) + start / 2..][..count / 2];
+                // SAFETY: nobody else has the sums.
+                let place = unsafe { Place::new(&sums, column, dim) };
+                self.engine.product(x, [panel(0), panel(1)], &place, start > begin);
+            }
+        }
+        for r in 0..rows {
+            let (head, position) = self.at(first + r);
+            let row = (self.batch * sizes.queries + position) * sizes.heads + head;
+            // SAFETY: no other task has this position of this head, and the pieces end with the iteration.
+            let (out, lse) = unsafe {
+                let place = (self.batch * sizes.heads + head) * sizes.queries + position;
+                (self.out.piece(row * sizes.dim, sizes.dim), self.lse.piece(place, 1))
+            };
+            let (scale, log) = state[r].finish();
+            for (out, sum) in out.iter_mut().zip(&sums[r * dim..]) {
+                *out = if scale == 0.0 { 0.0 } else { sum * scale };
+            }
+            lse[0] = log;
+        }
+    }
+}

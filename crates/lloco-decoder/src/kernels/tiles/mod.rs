@@ -1,0 +1,167 @@
+//! Products of bf16 with bf16, summed in f32, by tile registers (AMX).
+//!
+//! The left factor is rounded to bf16 before ([`Halves`]); that is this path's tolerance, 2^-9 of each number. The right
+//! one comes in panels of [`PairUnit`]s, as [`super::pack`] lays weights out.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(any(test, not(target_arch = "x86_64")))]
+pub(crate) mod emulated;
+mod linear;
+
+pub(crate) use linear::{Weights, linear};
+
+use super::cpu::{Isa, Kernel};
+use super::reuse::Buffer;
+use super::shared::Shared;
+use super::simd::{LANES, PairUnit, Simd};
+use half::bf16;
+use rayon::prelude::*;
+
+/// Rows and columns of a tile of sums.
+pub(crate) const SIDE: usize = 16;
+
+/// Rows and columns of what one [`Engine::product`] computes: two by two tiles.
+pub(crate) const BLOCK: usize = 2 * SIDE;
+
+/// Inputs of one tile product.
+pub(crate) const DEPTH: usize = 32;
+
+/// A row's share in one tile.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Step(pub(crate) [bf16; DEPTH]);
+
+/// [`BLOCK`] rows of a left factor, `stride` steps apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) steps: &'a [Step],
+    pub(crate) stride: usize,
+}
+
+impl Rows<'_> {
+    fn hold(&self, depth: usize) -> bool {
+        depth <= self.stride && self.steps.len() >= (BLOCK - 1) * self.stride + depth
+    }
+}
+
+/// Where [`BLOCK`] rows of as many sums go, `stride` numbers apart.
+pub(crate) struct Place<'a> {
+    to: &'a Shared<'a, f32>,
+    start: usize,
+    stride: usize,
+}
+
+impl<'a> Place<'a> {
+    /// # Safety
+    /// Until the last use of the place, no other access to these rows and columns of `to`.
+    #[inline(always)]
+    pub(crate) unsafe fn new(to: &'a Shared<'a, f32>, start: usize, stride: usize) -> Self {
+        assert!(stride >= BLOCK && to.holds(start, (BLOCK - 1) * stride + BLOCK), "block at {start}, {stride} apart");
+        Self { to, start, stride }
+    }
+}
+
+/// What multiplies tiles. Between `start` and `stop` a thread's tile registers are set up.
+pub(crate) trait Engine: Copy {
+    fn start(self);
+    /// The products of the rows of `x` with two panels of as many inputs, instead of what is at `to` or added to it.
+    fn product(self, x: Rows<'_>, panels: [&[PairUnit]; 2], to: &Place<'_>, add: bool);
+    fn stop(self);
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn hardware() -> impl Engine {
+    amx::Tiles::new()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn hardware() -> impl Engine {
+    emulated::Tiles
+}
+
+/// Rows of x in bf16, padded with zeros to whole blocks.
+pub(crate) struct Halves {
+    memory: Buffer,
+    start: usize,
+    /// Of a row.
+    steps: usize,
+}
+
+/// Numbers of memory that a step takes.
+const NUMBERS: usize = size_of::<Step>() / size_of::<f32>();
+
+impl Halves {
+    /// `x` `[rows, k]`.
+    pub(crate) fn new(isa: Isa, x: &[f32], rows: usize, k: usize) -> Self {
+        let mut halves = Self::blank(rows, k);
+        let steps = halves.steps;
+        let all = halves.steps_mut().par_chunks_exact_mut(steps.max(1)).zip(x.par_chunks_exact(k.max(1)));
+        let convert = |(to, x): (&mut [Step], &[f32])| isa.run(Convert { x, to });
+        all.with_min_len(16 * 1024 / k.max(1) + 1).for_each(convert);
+        halves
+    }
+
+    /// `rows` times `k` numbers of no certain value, with zeros below them.
+    pub(crate) fn blank(rows: usize, k: usize) -> Self {
+        let steps = k.div_ceil(DEPTH);
+        let len = rows.next_multiple_of(BLOCK) * steps;
+        let memory = Buffer::new((len + 1) * NUMBERS);
+        // Every step within one cache line.
+        let start = memory.as_ptr().align_offset(align_of::<Step>()).min(NUMBERS);
+        let mut halves = Self { memory, start, steps };
+        halves.steps_mut()[rows * steps..].fill(bytemuck::Zeroable::zeroed());
+        halves
+    }
+
+    /// All rows.
+    pub(crate) fn steps_mut(&mut self) -> &mut [Step] {
+        let len = (self.memory.len() / NUMBERS - 1) * NUMBERS;
+        bytemuck::cast_slice_mut(&mut self.memory[self.start..self.start + len])
+    }
+
+    fn all(&self) -> &[Step] {
+        let len = (self.memory.len() / NUMBERS - 1) * NUMBERS;
+        bytemuck::cast_slice(&self.memory[self.start..self.start + len])
+    }
+
+    /// One row.
+    pub(crate) fn row(&self, row: usize) -> &[Step] {
+        &self.all()[row * self.steps..][..self.steps]
+    }
+
+    /// Steps of a row.
+    pub(crate) fn depth(&self) -> usize {
+        self.steps
+    }
+
+    /// The block of rows that begins at `row`.
+    pub(crate) fn block(&self, row: usize) -> Rows<'_> {
+        Rows { steps: &self.all()[row * self.steps..][..BLOCK * self.steps], stride: self.steps }
+    }
+}
+
+struct Convert<'a> {
+    x: &'a [f32],
+    to: &'a mut [Step],
+}
+
+impl Kernel for Convert<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (to, x) in self.to.iter_mut().zip(self.x.chunks(DEPTH)) {
+            round_step(s, x, to);
+        }
+    }
+}
+
+/// Up to [`DEPTH`] numbers in bf16, the missing ones 0.
+#[inline(always)]
+pub(crate) fn round_step<S: Simd>(s: S, x: &[f32], to: &mut Step) {
+    let (low, high) = x.split_at(x.len().min(LANES));
+    let (halves, _) = to.0.as_chunks_mut::<LANES>();
+    s.store_bf16(&mut halves[0], s.load_part(low));
+    s.store_bf16(&mut halves[1], s.load_part(high));
+}
