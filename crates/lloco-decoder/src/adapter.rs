@@ -91,6 +91,13 @@ pub trait LinearAdapter: Send + Sync {
     /// result has the shape, device and float type of `output`. [`low_rank`](crate::low_rank) does it for two factors.
     fn apply(&self, site: Site, input: &Tensor<3>, output: Tensor<3>) -> Tensor<3>;
 
+    /// Whether [`apply`](Self::apply) may change what the projection at `site` computes. Where it does not, operations
+    /// are computed together. `true` is always right.
+    fn adapts(&self, site: Site) -> bool {
+        let _ = site;
+        true
+    }
+
     /// A full replacement for a module's weight, or `None` to keep the model's own.
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
         let _ = module;
@@ -103,6 +110,10 @@ impl<T: LinearAdapter + ?Sized> LinearAdapter for &T {
         (**self).apply(site, input, output)
     }
 
+    fn adapts(&self, site: Site) -> bool {
+        (**self).adapts(site)
+    }
+
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
         (**self).replaced(module)
     }
@@ -111,6 +122,10 @@ impl<T: LinearAdapter + ?Sized> LinearAdapter for &T {
 impl<T: LinearAdapter + ?Sized> LinearAdapter for Arc<T> {
     fn apply(&self, site: Site, input: &Tensor<3>, output: Tensor<3>) -> Tensor<3> {
         (**self).apply(site, input, output)
+    }
+
+    fn adapts(&self, site: Site) -> bool {
+        (**self).adapts(site)
     }
 
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
@@ -125,5 +140,9 @@ pub struct NoAdapter;
 impl LinearAdapter for NoAdapter {
     fn apply(&self, _site: Site, _input: &Tensor<3>, output: Tensor<3>) -> Tensor<3> {
         output
+    }
+
+    fn adapts(&self, _site: Site) -> bool {
+        false
     }
 }

@@ -1,11 +1,14 @@
-//! Grouped-query self-attention with rotary positions.
+//! Grouped-query self-attention with rotary positions, behind a norm and with a residual.
 
 use burn::tensor::{Device, Tensor, s};
 
+#[cfg(feature = "flex")]
+use crate::kernels;
 use crate::{
     Checkpoint, DecoderConfig, LinearAdapter, Packing, Projection, Result, Site, WeightType,
     cache::LayerCache,
     linear::Linear,
+    norm::Norm,
     ops::{self, Seen},
 };
 
@@ -14,13 +17,13 @@ use crate::{
 pub(crate) struct Attention {
     layer: usize,
     head_dim: usize,
-    eps: f64,
+    norm: Norm,
     query: Linear,
     key: Linear,
     value: Linear,
     output: Linear,
     /// Per-head norms of queries and keys, `[head_dim]` (Qwen3).
-    norms: Option<(Tensor<1>, Tensor<1>)>,
+    norms: Option<(Norm, Norm)>,
 }
 
 /// What a layer must know beside its input.
@@ -52,19 +55,22 @@ impl Attention {
         let linear = |projection, shape, bias| {
             Linear::load(checkpoint, &Site { layer, projection }.path(), shape, bias, weights, device)
         };
-        let norm = |name: &str| -> Result<Tensor<1>> {
-            let name = format!("model.layers.{layer}.self_attn.{name}.weight");
-            Ok(Tensor::from_data(checkpoint.tensor(&name, &[dim])?, device))
+        let norm = |name: &str, width| {
+            let name = format!("model.layers.{layer}.{name}.weight");
+            Norm::load(checkpoint, &name, width, config.rms_norm_eps, device)
         };
         Ok(Self {
             layer,
             head_dim: dim,
-            eps: config.rms_norm_eps,
+            norm: norm("input_layernorm", hidden)?,
             query: linear(Projection::Query, [wide, hidden], config.qkv_bias)?,
             key: linear(Projection::Key, [narrow, hidden], config.qkv_bias)?,
             value: linear(Projection::Value, [narrow, hidden], config.qkv_bias)?,
             output: linear(Projection::Output, [hidden, wide], config.output_bias)?,
-            norms: if config.qk_norm { Some((norm("q_norm")?, norm("k_norm")?)) } else { None },
+            norms: match config.qk_norm {
+                true => Some((norm("self_attn.q_norm", dim)?, norm("self_attn.k_norm", dim)?)),
+                false => None,
+            },
         })
     }
 
@@ -73,9 +79,39 @@ impl Attention {
         [&self.query, &self.key, &self.value, &self.output]
     }
 
-    /// `x` `[batch, seq, hidden]` -> `[batch, rows, hidden]`.
+    /// `x` `[batch, seq, hidden]` -> its newest `context.rows` rows with what they attend to added, `[batch, rows, hidden]`.
     pub(crate) fn forward(&self, x: Tensor<3>, context: &Context, cache: Option<&mut LayerCache>) -> Tensor<3> {
         let first = x.dims()[1] - context.rows;
+        let [q, k, v] = self.read(&x, context);
+        let x = if first > 0 { x.slice(s![.., first.., ..]) } else { x };
+        let mixed = match cache {
+            Some(cache) => cache.attend(q, k, v, context),
+            None => self.attend(q, k, v, context),
+        };
+        let site = Site { layer: self.layer, projection: Projection::Output };
+        #[cfg(feature = "flex")]
+        if !context.adapter.adapts(site)
+            && !mixed.is_autodiff()
+            && let Some(output) = self.output.packed(&x)
+        {
+            return kernels::add_linear(x, mixed, output);
+        }
+        x + context.adapter.apply(site, &mixed, self.output.forward(mixed.clone()))
+    }
+
+    /// Queries of the newest rows, keys and values of all, before they are turned.
+    fn read(&self, x: &Tensor<3>, context: &Context) -> [Tensor<3>; 3] {
+        let first = x.dims()[1] - context.rows;
+        let site = |projection| Site { layer: self.layer, projection };
+        #[cfg(feature = "flex")]
+        if first == 0
+            && ![Projection::Query, Projection::Key, Projection::Value].iter().any(|p| context.adapter.adapts(site(*p)))
+            && let (Some(q), Some(k), Some(v)) = (self.query.packed(x), self.key.packed(x), self.value.packed(x))
+        {
+            let (gamma, eps) = (self.norm.gamma.clone(), self.norm.eps);
+            return self.headwise(kernels::normed_triple(x.clone(), gamma, eps, [q, k, v]));
+        }
+        let x = self.norm.forward(x.clone());
         let newest = if first > 0 { x.clone().slice(s![.., first.., ..]) } else { x.clone() };
         let [q, k, v] = if first > 0 {
             let [k, v] = Linear::pair([&self.key, &self.value], x.clone());
@@ -83,20 +119,22 @@ impl Attention {
         } else {
             Linear::triple([&self.query, &self.key, &self.value], x.clone())
         };
-        let adapt = |projection, x: &Tensor<3>, y| context.adapter.apply(Site { layer: self.layer, projection }, x, y);
-        let mut q = adapt(Projection::Query, &newest, q);
-        let mut k = adapt(Projection::Key, &x, k);
-        let v = adapt(Projection::Value, &x, v);
-        drop((x, newest));
-        if let Some((q_norm, k_norm)) = &self.norms {
-            q = self.normed(q, q_norm);
-            k = self.normed(k, k_norm);
-        }
-        let mixed = match cache {
-            Some(cache) => cache.attend(q, k, v, context),
-            None => self.attend(q, k, v, context),
+        let adapt = |projection, x: &Tensor<3>, y| context.adapter.apply(site(projection), x, y);
+        let q = adapt(Projection::Query, &newest, q);
+        let k = adapt(Projection::Key, &x, k);
+        self.headwise([q, k, adapt(Projection::Value, &x, v)])
+    }
+
+    /// Queries and keys behind their norms, if they have some.
+    fn headwise(&self, [q, k, v]: [Tensor<3>; 3]) -> [Tensor<3>; 3] {
+        let normed = |x: Tensor<3>, norm: &Norm| {
+            let shape = x.dims();
+            norm.forward(heads(x, self.head_dim)).reshape(shape)
         };
-        adapt(Projection::Output, &mixed, self.output.forward(mixed.clone()))
+        match &self.norms {
+            Some((q_norm, k_norm)) => [normed(q, q_norm), normed(k, k_norm), v],
+            None => [q, k, v],
+        }
     }
 
     /// Attention without a cache: `q` `[batch, rows, heads * dim]`, `k`, `v` `[batch, seq, kv_heads * dim]`.
@@ -109,12 +147,6 @@ impl Attention {
             Some(packing) => packing.attention(q, k, v, &context.seen),
             None => ops::attention(q, k, v, &context.seen),
         }
-    }
-
-    /// Each head's RMSNorm.
-    fn normed(&self, x: Tensor<3>, norm: &Tensor<1>) -> Tensor<3> {
-        let shape = x.dims();
-        ops::rms_norm(heads(x, self.head_dim), norm, self.eps).reshape(shape)
     }
 }
 

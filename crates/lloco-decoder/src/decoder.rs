@@ -9,7 +9,8 @@ use crate::{
     attention::Context,
     layer::Layer,
     linear::Linear,
-    ops::{self, Seen},
+    norm::Norm,
+    ops::Seen,
     pass::{Pass, Rows},
     precision::{activations, cached, resolve},
     rope::RopeTables,
@@ -30,7 +31,7 @@ pub struct Decoder {
     /// `[vocab, hidden]`.
     embed_tokens: Weight,
     layers: Vec<Layer>,
-    norm: Tensor<1>,
+    norm: Norm,
     /// `[vocab, hidden]`; where the checkpoint ties them, the same matrix.
     lm_head: Weight,
     rope: RopeTables,
@@ -60,7 +61,7 @@ impl Decoder {
             dtype: activations(weights, device),
             embed_tokens,
             layers: layers.collect::<Result<_>>()?,
-            norm: Tensor::from_data(checkpoint.tensor("model.norm.weight", &[config.hidden_size])?, device),
+            norm: Norm::load(checkpoint, "model.norm.weight", config.hidden_size, config.rms_norm_eps, device)?,
             lm_head,
             rope: RopeTables::new(&config, device),
             device: device.clone(),
@@ -213,7 +214,7 @@ impl Decoder {
         if let Some(cache) = pass.cache {
             cache.advance(seq);
         }
-        Ok(ops::rms_norm(x, &self.norm, self.config.rms_norm_eps).cast(FloatDType::F32))
+        Ok(self.norm.forward(x).cast(FloatDType::F32))
     }
 
     /// Runs `work` over so many rows. With few of them the kernels' threads are woken once for all of it, not for each

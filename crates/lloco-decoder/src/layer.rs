@@ -1,29 +1,30 @@
 //! One transformer layer: attention and MLP, each behind an RMSNorm and with a residual.
 
-use burn::tensor::{Device, Tensor, s};
+use burn::tensor::{Device, Tensor};
 
+#[cfg(feature = "flex")]
+use crate::kernels;
 use crate::{
     Checkpoint, DecoderConfig, Projection, Result, Site, WeightType,
     attention::{Attention, Context},
     cache::LayerCache,
     linear::Linear,
+    norm::Norm,
     ops,
 };
 
 /// A transformer layer.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    attention_norm: Tensor<1>,
     attention: Attention,
-    mlp_norm: Tensor<1>,
     mlp: Mlp,
-    eps: f64,
 }
 
-/// `down(silu(gate(x)) * up(x))`.
+/// `x + down(silu(gate(n)) * up(n))` with `n` the norm of `x`.
 #[derive(Debug)]
 struct Mlp {
     layer: usize,
+    norm: Norm,
     gate: Linear,
     up: Linear,
     down: Linear,
@@ -38,24 +39,19 @@ impl Layer {
         device: &Device,
     ) -> Result<Self> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let norm = |name: &str| -> Result<Tensor<1>> {
-            let name = format!("model.layers.{layer}.{name}.weight");
-            Ok(Tensor::from_data(checkpoint.tensor(&name, &[hidden])?, device))
-        };
+        let norm = format!("model.layers.{layer}.post_attention_layernorm.weight");
         let linear = |projection, shape| {
             Linear::load(checkpoint, &Site { layer, projection }.path(), shape, config.mlp_bias, weights, device)
         };
         Ok(Self {
-            attention_norm: norm("input_layernorm")?,
             attention: Attention::load(checkpoint, config, layer, weights, device)?,
-            mlp_norm: norm("post_attention_layernorm")?,
             mlp: Mlp {
                 layer,
+                norm: Norm::load(checkpoint, &norm, hidden, config.rms_norm_eps, device)?,
                 gate: linear(Projection::Gate, [inner, hidden])?,
                 up: linear(Projection::Up, [inner, hidden])?,
                 down: linear(Projection::Down, [hidden, inner])?,
             },
-            eps: config.rms_norm_eps,
         })
     }
 
@@ -66,23 +62,25 @@ impl Layer {
 
     /// `x` `[batch, seq, hidden]` -> the newest `context.rows` rows, `[batch, rows, hidden]`.
     pub(crate) fn forward(&self, x: Tensor<3>, context: &Context, cache: Option<&mut LayerCache>) -> Tensor<3> {
-        let first = x.dims()[1] - context.rows;
-        let normed = ops::rms_norm(x.clone(), &self.attention_norm, self.eps);
-        let attended = self.attention.forward(normed, context, cache);
-        let x = if first > 0 { x.slice(s![.., first.., ..]) } else { x };
-        let x = x + attended;
-        let normed = ops::rms_norm(x.clone(), &self.mlp_norm, self.eps);
-        x + self.mlp.forward(normed, context)
+        self.mlp.forward(self.attention.forward(x, context, cache), context)
     }
 }
 
 impl Mlp {
     fn forward(&self, x: Tensor<3>, context: &Context) -> Tensor<3> {
-        let adapt = |projection, x: &Tensor<3>, y| context.adapter.apply(Site { layer: self.layer, projection }, x, y);
-        let [gate, up] = Linear::pair([&self.gate, &self.up], x.clone());
-        let gate = adapt(Projection::Gate, &x, gate);
-        let up = adapt(Projection::Up, &x, up);
+        let site = |projection| Site { layer: self.layer, projection };
+        #[cfg(feature = "flex")]
+        if ![Projection::Gate, Projection::Up, Projection::Down].iter().any(|p| context.adapter.adapts(site(*p)))
+            && let (Some(gate), Some(up), Some(down)) = (self.gate.packed(&x), self.up.packed(&x), self.down.packed(&x))
+        {
+            return kernels::add_feed_forward(x, self.norm.gamma.clone(), self.norm.eps, [gate, up, down]);
+        }
+        let normed = self.norm.forward(x.clone());
+        let adapt = |projection, x: &Tensor<3>, y| context.adapter.apply(site(projection), x, y);
+        let [gate, up] = Linear::pair([&self.gate, &self.up], normed.clone());
+        let gate = adapt(Projection::Gate, &normed, gate);
+        let up = adapt(Projection::Up, &normed, up);
         let inner = ops::swiglu(gate, up);
-        adapt(Projection::Down, &inner, self.down.forward(inner.clone()))
+        x + adapt(Projection::Down, &inner, self.down.forward(inner.clone()))
     }
 }

@@ -57,6 +57,7 @@ mod linear;
 mod mapping;
 #[doc(hidden)]
 pub mod measured;
+mod norm;
 mod ops;
 mod packing;
 mod pass;

@@ -2,6 +2,8 @@
 
 use burn::tensor::{Device, Tensor};
 
+#[cfg(feature = "flex")]
+use crate::kernels::{self, PackedLinear};
 use crate::{Checkpoint, Result, WeightType, ops::like, weight::Weight};
 
 /// `y = x W^T + b`, with `W` `[out, in]` as in the checkpoint.
@@ -32,6 +34,16 @@ impl Linear {
     /// The matrix.
     pub(crate) fn weight(&self) -> &Weight {
         &self.weight
+    }
+
+    /// The packed weight, if operations on `x` and it may be computed together: on the CPU's kernels, without a bias and
+    /// without gradients.
+    #[cfg(feature = "flex")]
+    pub(crate) fn packed(&self, x: &Tensor<3>) -> Option<&PackedLinear> {
+        match &self.weight {
+            Weight::Packed(weight) if self.bias.is_none() && kernels::on_flex(x) && !x.is_autodiff() => Some(weight),
+            _ => None,
+        }
     }
 
     /// `x` `[batch, seq, in]` -> `[batch, seq, out]`.

@@ -102,6 +102,13 @@ impl LinearAdapter for Tuned {
         }
     }
 
+    fn adapts(&self, site: Site) -> bool {
+        match self {
+            Self::Lora(adapter) => adapter.adapts(site),
+            Self::Full(deltas) => deltas.sites.contains_key(&site),
+        }
+    }
+
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
         self.adapter()?.replaced(module)
     }

@@ -108,6 +108,10 @@ impl LinearAdapter for Adapter {
         }
     }
 
+    fn adapts(&self, site: Site) -> bool {
+        self.factors.contains_key(&site)
+    }
+
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {
         let name = match module {
             SavedModule::EmbedTokens => "embed_tokens",

@@ -48,10 +48,9 @@ fn same(a: Option<&Arc<Adapter>>, b: Option<&Arc<Adapter>>) -> bool {
 
 impl LinearAdapter for AdapterBatch {
     fn apply(&self, site: Site, input: &Tensor<3>, output: Tensor<3>) -> Tensor<3> {
-        let adapted = |adapter: &Option<Arc<Adapter>>| adapter.as_ref().is_some_and(|a| a.factors.contains_key(&site));
         match self.runs.as_slice() {
             [(_, Some(adapter))] => adapter.apply(site, input, output),
-            runs if !runs.iter().any(|(_, adapter)| adapted(adapter)) => output,
+            _ if !self.adapts(site) => output,
             runs => {
                 let parts = runs.iter().map(|(rows, adapter)| {
                     let part = |x: &Tensor<3>| x.clone().slice(s![rows.clone(), .., ..]);
@@ -63,6 +62,10 @@ impl LinearAdapter for AdapterBatch {
                 Tensor::cat(parts.collect(), 0)
             }
         }
+    }
+
+    fn adapts(&self, site: Site) -> bool {
+        self.runs.iter().any(|(_, adapter)| adapter.as_ref().is_some_and(|adapter| adapter.adapts(site)))
     }
 
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {

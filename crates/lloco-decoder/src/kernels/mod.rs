@@ -55,8 +55,8 @@ mod tiles;
 
 pub(crate) use crew::ready;
 pub(crate) use extension::{
-    attention, cached_attention, cross_entropy, dropout, linear, linear_pair, linear_triple, low_rank, on_flex,
-    rms_norm, rope, swiglu,
+    add_feed_forward, add_linear, attention, cached_attention, cross_entropy, dropout, linear, linear_pair,
+    linear_triple, low_rank, normed_triple, on_flex, rms_norm, rope, swiglu,
 };
 pub(crate) use pack::{Inputs, PackedLinear};
 pub(crate) use pages::zeros;

@@ -3,6 +3,7 @@
 use super::cpu::{Isa, Kernel};
 use super::rows::each_run;
 use super::simd::{LANES, Simd};
+use super::tiles::{DEPTH, Halves, Step, round_step};
 
 /// `out = x / sqrt(mean(x^2) + eps) * gamma`, for each row of `gamma.len()` numbers.
 pub(crate) fn rms_norm(isa: Isa, x: &[f32], gamma: &[f32], eps: f32, out: &mut [f32]) {
@@ -11,6 +12,48 @@ pub(crate) fn rms_norm(isa: Isa, x: &[f32], gamma: &[f32], eps: f32, out: &mut [
         let x = &x[first * gamma.len()..][..out.len()];
         isa.run(Forward { x, gamma, eps, out });
     });
+}
+
+/// The weights of a norm, and what keeps it from dividing by 0.
+#[derive(Clone, Copy)]
+pub(crate) struct Norm<'a> {
+    pub(crate) gamma: &'a [f32],
+    pub(crate) eps: f32,
+}
+
+/// [`rms_norm`], rounded to bf16.
+pub(crate) fn rms_norm_halves(isa: Isa, x: &[f32], norm: Norm<'_>) -> Halves {
+    let width = norm.gamma.len();
+    Halves::fill(x.len().checked_div(width).unwrap_or(0), width, |first, steps| {
+        isa.run(Rounded { x: &x[first * width..], norm, steps });
+    })
+}
+
+struct Rounded<'a> {
+    x: &'a [f32],
+    norm: Norm<'a>,
+    /// Of whole rows.
+    steps: &'a mut [Step],
+}
+
+impl Kernel for Rounded<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Norm { gamma, eps } = self.norm;
+        let depth = gamma.len().div_ceil(DEPTH);
+        for (x, steps) in self.x.chunks_exact(gamma.len()).zip(self.steps.chunks_exact_mut(depth)) {
+            let scale = s.splat(inverse_rms(s, x, eps));
+            for ((x, gamma), step) in x.chunks(DEPTH).zip(gamma.chunks(DEPTH)).zip(steps) {
+                let mut numbers = [0.0; DEPTH];
+                for ((x, gamma), to) in x.chunks(LANES).zip(gamma.chunks(LANES)).zip(numbers.as_chunks_mut().0) {
+                    s.store(to, s.mul(s.mul(s.load_part(x), scale), s.load_part(gamma)));
+                }
+                round_step(s, &numbers, step);
+            }
+        }
+    }
 }
 
 /// The gradient of `x`, given that of the output.

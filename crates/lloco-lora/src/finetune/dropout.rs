@@ -19,13 +19,17 @@ pub struct Dropout<'a> {
 
 impl LinearAdapter for Dropout<'_> {
     fn apply(&self, site: Site, input: &Tensor<3>, output: Tensor<3>) -> Tensor<3> {
-        if !self.adapter.factors.contains_key(&site) {
+        if !self.adapts(site) {
             return output;
         }
         let place = (site.layer * 8 + site.projection as usize) as u64;
         let seed = mix(self.seed ^ mix(place));
         let input = dropout(input.clone(), self.adapter.config().lora_dropout, seed);
         self.adapter.apply(site, &input, output)
+    }
+
+    fn adapts(&self, site: Site) -> bool {
+        self.adapter.adapts(site)
     }
 
     fn replaced(&self, module: SavedModule) -> Option<Tensor<2>> {

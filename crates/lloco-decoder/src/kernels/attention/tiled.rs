@@ -114,7 +114,10 @@ impl<T: Stored> Kernel for Pack<'_, T> {
             let odd = (2 * pair + 1 < sizes.keys).then(|| v.row(self.batch, self.head, 2 * pair + 1));
             for (d, panel) in self.values.chunks_exact_mut(self.len / 2).enumerate().take(sizes.dim.div_ceil(LANES)) {
                 let columns = d * LANES..sizes.dim.min((d + 1) * LANES);
-                let next = odd.map_or(s.splat(0.0), |odd| part(s, &odd[columns.clone()]));
+                let next = match odd {
+                    Some(odd) => part(s, &odd[columns.clone()]),
+                    None => s.splat(0.0),
+                };
                 s.store_unit(&mut panel[pair], part(s, &even[columns]), next);
             }
         }
@@ -205,7 +208,9 @@ impl<T: Stored, E: Engine> Task<'_, T, E> {
                 true => {
                     let (head, position) = self.at(first + r);
                     let from = q.row(self.batch, head, position);
-                    to.iter_mut().zip(from.chunks(DEPTH)).for_each(|(to, x)| round_step(s, x, to));
+                    for (to, x) in to.iter_mut().zip(from.chunks(DEPTH)) {
+                        round_step(s, x, to);
+                    }
                 }
                 false => to.fill(Step::zeroed()),
             }

@@ -3,6 +3,7 @@
 use super::super::attention::{self, Inputs, Sizes, Stored, View};
 use super::super::cpu::Isa;
 use super::super::low_rank::{Factors, Second};
+use super::super::norm::Norm;
 use super::super::pack::PackedLinear;
 use super::super::reuse::Buffer;
 use super::super::rope::{self, Rotation};
@@ -35,6 +36,33 @@ pub(super) fn product(x: &FlexTensor, w: &PackedLinear) -> FlexTensor {
 
 /// `x` `[.., cols_in]` times the transpose of each of the weights.
 pub(super) fn together<const N: usize>(x: &FlexTensor, weights: [&PackedLinear; N]) -> [FlexTensor; N] {
+    of_rows(x, weights, |x, products| products::linears(Isa::best(), x, products))
+}
+
+/// [`together`], of x behind a norm.
+pub(super) fn normed_together<const N: usize>(
+    x: &FlexTensor,
+    gamma: &FlexTensor,
+    eps: f64,
+    weights: [&PackedLinear; N],
+) -> [FlexTensor; N] {
+    let norm = Norm { gamma: numbers(gamma), eps: eps as f32 };
+    of_rows(x, weights, |x, products| products::normed_linears(Isa::best(), x, norm, products))
+}
+
+/// `x` with what `add(x)` adds to its numbers.
+pub(super) fn with_added(x: FlexTensor, add: impl FnOnce(&mut [f32])) -> FlexTensor {
+    let mut x = own(x);
+    let place = x.layout().start_offset()..x.layout().start_offset() + x.layout().num_elements();
+    add(&mut x.storage_mut::<f32>()[place]);
+    x
+}
+
+fn of_rows<const N: usize>(
+    x: &FlexTensor,
+    weights: [&PackedLinear; N],
+    multiply: impl FnOnce(&[f32], [(&PackedLinear, &mut [f32]); N]),
+) -> [FlexTensor; N] {
     let x = dense(x.clone());
     let mut outs = weights.map(|w| {
         let [rows_out, cols_in] = w.shape();
@@ -44,7 +72,7 @@ pub(super) fn together<const N: usize>(x: &FlexTensor, weights: [&PackedLinear; 
         *width = rows_out;
         (w, Buffer::new(shape.iter().product()), shape)
     });
-    products::linears(Isa::best(), numbers(&x), outs.each_mut().map(|(w, out, _)| (*w, &mut **out)));
+    multiply(numbers(&x), outs.each_mut().map(|(w, out, _)| (*w, &mut **out)));
     outs.map(|(_, out, shape)| tensor(out, shape))
 }
 

@@ -2,9 +2,11 @@
 
 mod decoding;
 mod flex;
+mod fused;
 mod gradients;
 
 pub(crate) use decoding::cached_attention;
+pub(crate) use fused::{add_feed_forward, add_linear, normed_triple};
 
 use self::flex::{Heads, Turn, added, attend, dense, losses, numbers, product, second, shape, tensor, together, turn};
 use self::gradients::{

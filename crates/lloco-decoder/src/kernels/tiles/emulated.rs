@@ -38,5 +38,5 @@ impl Engine for Tiles {
 #[cfg(test)]
 pub(crate) fn linear(x: &[f32], weights: super::Weights<'_>, out: &mut [f32], [rows, k, n]: [usize; 3]) {
     let x = super::Halves::new(crate::kernels::cpu::Isa::best(), x, rows, k);
-    super::linear::work(Tiles, &x, weights, out, [rows, k, n]).run();
+    super::linear::work(Tiles, &x, weights, out, [rows, k, n], crate::kernels::matmul::Write::Store).run();
 }

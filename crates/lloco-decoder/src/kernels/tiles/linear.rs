@@ -4,6 +4,7 @@ use super::{BLOCK, Engine, Halves, Place, SIDE, hardware};
 use crate::kernels::blocks::{Bytes, Nibbles, PAIRS, Stored};
 use crate::kernels::cpu::{Isa, Kernel};
 use crate::kernels::cut::{Cut, Work};
+use crate::kernels::matmul::Write;
 use crate::kernels::shared::Shared;
 use crate::kernels::simd::{LANES, PairUnit, Simd};
 use bytemuck::Zeroable;
@@ -11,7 +12,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 /// Bytes of panels, and of rows of x, that stay in the second-level cache together.
-const AT_HAND: usize = 512 * 1024;
+pub(super) const AT_HAND: usize = 512 * 1024;
 
 /// Packed weights that tiles multiply.
 #[derive(Clone, Copy)]
@@ -22,8 +23,14 @@ pub(crate) enum Weights<'a> {
 }
 
 /// `x`, of `rows` times `k` numbers, times the transpose of the weight, into `out` `[rows, n]`, on [`Isa::Amx`].
-pub(crate) fn linear<'a>(x: &'a Halves, weights: Weights<'a>, out: &'a mut [f32], sizes: [usize; 3]) -> Work<'a> {
-    work(hardware(), x, weights, out, sizes)
+pub(crate) fn linear<'a>(
+    x: &'a Halves,
+    weights: Weights<'a>,
+    out: &'a mut [f32],
+    sizes: [usize; 3],
+    how: Write,
+) -> Work<'a> {
+    work(hardware(), x, weights, out, sizes, how)
 }
 
 pub(super) fn work<'a>(
@@ -32,11 +39,12 @@ pub(super) fn work<'a>(
     weights: Weights<'a>,
     out: &'a mut [f32],
     [rows, k, n]: [usize; 3],
+    how: Write,
 ) -> Work<'a> {
     let out = Shared::new(out);
     // All rows in one task: it unpacks its panels once.
     let cut = Cut::new([rows, k, n], rows, [BLOCK, 2]);
-    cut.work(move |_, panels| Task { x, weights, out: &out, rows, panels, n }.run(engine))
+    cut.work(move |_, panels| Task { x, weights, out: &out, rows, panels, n, add: how == Write::Add }.run(engine))
 }
 
 /// One thread's share: all outputs of `panels`.
@@ -47,6 +55,7 @@ struct Task<'a> {
     rows: usize,
     panels: Range<usize>,
     n: usize,
+    add: bool,
 }
 
 thread_local! {
@@ -88,7 +97,7 @@ impl Task<'_> {
         if columns.len() == BLOCK && rows.len() == BLOCK {
             // SAFETY: the tasks of one product have no row and column in common, and the place ends here.
             let place = unsafe { Place::new(self.out, row * self.n + p * LANES, self.n) };
-            return engine.product(x, panels, &place, false);
+            return engine.product(x, panels, &place, self.add);
         }
         let mut sums = [0.0; BLOCK * BLOCK];
         {
@@ -99,14 +108,17 @@ impl Task<'_> {
         for (row, sums) in rows.zip(sums.chunks_exact(BLOCK)) {
             // SAFETY: as above.
             let out = unsafe { self.out.piece(row * self.n + columns.start, columns.len()) };
-            out.copy_from_slice(&sums[..columns.len()]);
+            match self.add {
+                true => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+                false => out.copy_from_slice(&sums[..columns.len()]),
+            }
         }
     }
 }
 
 impl<'a> Weights<'a> {
     /// Some panels, of `steps` times [`SIDE`] units each.
-    fn panels<'m>(self, panels: Range<usize>, steps: usize, memory: &'m mut Vec<PairUnit>) -> &'m [PairUnit]
+    pub(super) fn panels<'m>(self, panels: Range<usize>, steps: usize, memory: &'m mut Vec<PairUnit>) -> &'m [PairUnit]
     where
         'a: 'm,
     {

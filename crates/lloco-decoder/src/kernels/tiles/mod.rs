@@ -7,8 +7,10 @@
 mod amx;
 #[cfg(any(test, not(target_arch = "x86_64")))]
 pub(crate) mod emulated;
+mod gated;
 mod linear;
 
+pub(crate) use gated::gated;
 pub(crate) use linear::{Weights, linear};
 
 use super::cpu::{Isa, Kernel};
@@ -94,11 +96,20 @@ const NUMBERS: usize = size_of::<Step>() / size_of::<f32>();
 impl Halves {
     /// `x` `[rows, k]`.
     pub(crate) fn new(isa: Isa, x: &[f32], rows: usize, k: usize) -> Self {
+        Self::fill(rows, k, |first, to| isa.run(Convert { x: &x[first * k..], k, to }))
+    }
+
+    /// `rows` rows of `k` numbers, runs of them written by `write(first row, steps)`, in parallel if they are many.
+    pub(crate) fn fill(rows: usize, k: usize, write: impl Fn(usize, &mut [Step]) + Sync) -> Self {
         let mut halves = Self::blank(rows, k);
-        let steps = halves.steps;
-        let all = halves.steps_mut().par_chunks_exact_mut(steps.max(1)).zip(x.par_chunks_exact(k.max(1)));
-        let convert = |(to, x): (&mut [Step], &[f32])| isa.run(Convert { x, to });
-        all.with_min_len(16 * 1024 / k.max(1) + 1).for_each(convert);
+        let run = 32 * 1024 / k.max(1) + 1;
+        let steps = run * halves.steps.max(1);
+        let whole = &mut halves.steps_mut()[..rows * k.div_ceil(DEPTH)];
+        if rows <= run {
+            write(0, whole);
+        } else {
+            whole.par_chunks_mut(steps).enumerate().for_each(|(i, steps)| write(i * run, steps));
+        }
         halves
     }
 
@@ -143,6 +154,8 @@ impl Halves {
 
 struct Convert<'a> {
     x: &'a [f32],
+    k: usize,
+    /// Of whole rows.
     to: &'a mut [Step],
 }
 
@@ -151,8 +164,10 @@ impl Kernel for Convert<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (to, x) in self.to.iter_mut().zip(self.x.chunks(DEPTH)) {
-            round_step(s, x, to);
+        for (to, x) in self.to.chunks_exact_mut(self.k.div_ceil(DEPTH)).zip(self.x.chunks_exact(self.k)) {
+            for (to, x) in to.iter_mut().zip(x.chunks(DEPTH)) {
+                round_step(s, x, to);
+            }
         }
     }
 }
