@@ -8,8 +8,9 @@ use super::super::reuse::Buffer;
 use super::super::shared::Shared;
 use super::super::simd::{Block, LANES, Simd};
 use super::super::tile::{Left, Right, product};
+use super::super::tiles::hardware;
 use super::tiles::{Add, Set, pack_columns, pack_rows};
-use super::{Inputs, Stored, TILE};
+use super::{Inputs, Stored, TILE, tiled_backward};
 use rayon::prelude::*;
 
 /// Blocks of one row of a score tile.
@@ -35,6 +36,19 @@ pub(crate) struct Gradients {
 
 /// The gradients of `inputs`.
 pub(crate) fn attention_backward<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, saved: Saved<'_>) -> Gradients {
+    if inputs.rounded && isa >= Isa::Amx {
+        return tiled_backward::attention_backward(hardware(), isa, inputs, saved);
+    }
+    each_head(inputs, saved, |[batch, head], q, k, v| isa.run(Task { inputs, saved, batch, head, q, k, v }))
+}
+
+/// Gradients that `work([batch, head], q, k, v)` writes one query head at a time: its places of `q`, and all of `k` and `v`
+/// `[keys, dim]`.
+pub(super) fn each_head<T: Stored>(
+    inputs: Inputs<'_, T>,
+    saved: Saved<'_>,
+    work: impl Fn([usize; 2], &Shared<'_, f32>, &mut [f32], &mut [f32]) + Sync,
+) -> Gradients {
     let z = inputs.sizes;
     let each = z.keys * z.dim;
     let mut q = Buffer::zeroed(z.batch * z.queries * z.heads * z.dim);
@@ -45,9 +59,7 @@ pub(crate) fn attention_backward<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, sav
     if !q.is_empty() && each > 0 {
         let shared = Shared::new(&mut q);
         let heads = k.par_chunks_mut(each).zip(v.par_chunks_mut(each)).enumerate().with_max_len(1);
-        heads.for_each(|(i, (k, v))| {
-            isa.run(Task { inputs, saved, batch: i / z.heads, head: i % z.heads, q: &shared, k, v });
-        });
+        heads.for_each(|(i, (k, v))| work([i / z.heads, i % z.heads], &shared, k, v));
     }
     Gradients { q, k: add_up(k, z.group(), each), v: add_up(v, z.group(), each) }
 }

@@ -6,15 +6,17 @@
 //! | `tiled` | many queries, rounded, by tile registers |
 //! | `decode` | few queries over many keys |
 //! | `cache` | new keys and values written behind those that are there |
-//! | `backward` | gradients |
-//! | `softmax`, `tiles` | what these have in common |
+//! | `backward`, `tiled_backward` | gradients |
+//! | `softmax`, `tiles`, `panels` | what these have in common |
 
 mod backward;
 pub(crate) mod cache;
 mod decode;
+mod panels;
 mod prefill;
 mod softmax;
 pub(super) mod tiled;
+pub(super) mod tiled_backward;
 mod tiles;
 
 pub(crate) use backward::{Saved, attention_backward};

@@ -6,11 +6,11 @@
 use super::super::cpu::{Isa, Kernel};
 use super::super::shared::Shared;
 use super::super::simd::{Block, LANES, PairUnit, Simd};
-use super::super::tiles::{BLOCK, DEPTH, Engine, Place, Rows, Step, hardware, round_step};
+use super::super::tiles::{BLOCK, DEPTH, Engine, Place, Rows, Step, hardware};
+use super::panels::{columns, pairs, round};
 use super::softmax::Softmax;
 use super::{Inputs, Stored};
 use bytemuck::Zeroable;
-use half::bf16;
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -48,9 +48,9 @@ pub(crate) fn with<T: Stored>(
 
 /// Keys and values of all heads as panels, rounded, padded with zeros to whole blocks of keys and of dimensions.
 struct Packed {
-    /// `[batch, kv_heads, key / 16, dim / 2]`: sixteen keys, two neighbouring dimensions.
+    /// Of each head, as [`columns`] has them.
     keys: Vec<PairUnit>,
-    /// `[batch, kv_heads, dim / 16, key / 2]`: sixteen dimensions, two neighbouring keys.
+    /// Of each head, as [`pairs`] has them.
     values: Vec<PairUnit>,
     /// Keys of a head.
     len: usize,
@@ -66,8 +66,14 @@ impl Packed {
         let [mut keys, mut values] = [0; 2].map(|_| vec![PairUnit::zeroed(); heads * each]);
         let both = keys.par_chunks_mut(each.max(1)).zip(values.par_chunks_mut(each.max(1)));
         both.enumerate().for_each(|(head, (keys, values))| {
-            let (batch, head) = (head / sizes.kv_heads, head % sizes.kv_heads);
-            isa.run(Pack { inputs: *inputs, batch, head, len, dim, keys, values });
+            isa.run(Pack {
+                inputs: *inputs,
+                batch: head / sizes.kv_heads,
+                head: head % sizes.kv_heads,
+                dim,
+                keys,
+                values,
+            });
         });
         Self { keys, values, len, dim }
     }
@@ -84,7 +90,6 @@ struct Pack<'a, T> {
     inputs: Inputs<'a, T>,
     batch: usize,
     head: usize,
-    len: usize,
     dim: usize,
     keys: &'a mut [PairUnit],
     values: &'a mut [PairUnit],
@@ -96,44 +101,8 @@ impl<T: Stored> Kernel for Pack<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Inputs { sizes, k, v, .. } = self.inputs;
-        let mut row = vec![bf16::ZERO; self.dim];
-        for (p, panel) in self.keys.chunks_exact_mut(self.dim / 2).enumerate() {
-            for (lane, key) in (p * LANES..sizes.keys.min((p + 1) * LANES)).enumerate() {
-                let from = k.row(self.batch, self.head, key);
-                for (to, from) in row.chunks_mut(LANES).zip(from.chunks(LANES)) {
-                    let to = to.first_chunk_mut().expect("a multiple of sixteen");
-                    s.store_bf16(to, part(s, from));
-                }
-                for (unit, pair) in panel.iter_mut().zip(row.as_chunks().0) {
-                    unit.0[lane] = *pair;
-                }
-            }
-        }
-        for pair in 0..sizes.keys.div_ceil(2) {
-            let even = v.row(self.batch, self.head, 2 * pair);
-            let odd = (2 * pair + 1 < sizes.keys).then(|| v.row(self.batch, self.head, 2 * pair + 1));
-            for (d, panel) in self.values.chunks_exact_mut(self.len / 2).enumerate().take(sizes.dim.div_ceil(LANES)) {
-                let columns = d * LANES..sizes.dim.min((d + 1) * LANES);
-                let next = match odd {
-                    Some(odd) => part(s, &odd[columns.clone()]),
-                    None => s.splat(0.0),
-                };
-                s.store_unit(&mut panel[pair], part(s, &even[columns]), next);
-            }
-        }
-    }
-}
-
-/// Up to sixteen numbers, the missing ones 0.
-#[inline(always)]
-fn part<S: Simd, T: Stored>(s: S, from: &[T]) -> S::F {
-    match from.first_chunk() {
-        Some(block) => T::load(s, block),
-        None => {
-            let mut block = [0.0; LANES];
-            block.iter_mut().zip(from).for_each(|(to, x)| *to = x.widen());
-            s.load(&block)
-        }
+        columns(s, self.keys, sizes.keys, self.dim, |key| k.row(self.batch, self.head, key));
+        pairs(s, self.values, sizes.keys, self.dim, |key| v.row(self.batch, self.head, key));
     }
 }
 
@@ -207,10 +176,7 @@ impl<T: Stored, E: Engine> Task<'_, T, E> {
             match r < rows {
                 true => {
                     let (head, position) = self.at(first + r);
-                    let from = q.row(self.batch, head, position);
-                    for (to, x) in to.iter_mut().zip(from.chunks(DEPTH)) {
-                        round_step(s, x, to);
-                    }
+                    round(s, q.row(self.batch, head, position), to);
                 }
                 false => to.fill(Step::zeroed()),
             }

@@ -1,5 +1,5 @@
 use super::super::attention as on_tensors;
-use super::super::attention::{Inputs, Sizes, View, attention, tiled};
+use super::super::attention::{Inputs, Saved, Sizes, View, attention, attention_backward, tiled, tiled_backward};
 use super::super::cpu::Isa;
 use super::super::tiles::emulated;
 use super::{close, numbers, tensor, values};
@@ -75,6 +75,41 @@ fn every_path_attends() {
             let mut lse = vec![f32::NAN; z.batch * z.heads * z.queries];
             tiled::with(emulated::Tiles, isa, inputs, &mut out, &mut lse);
             close(&out, &wanted, 0.02, &format!("{isa:?} {z:?} by tiles in plain code"));
+        }
+    }
+}
+
+#[test]
+fn gradients_by_tiles_are_those_without() {
+    for isa in Isa::available() {
+        for (case, padding, causal) in cases().into_iter().chain([([1, 3, 1, 700, 700, 64], vec![40], true)]) {
+            let z = sizes(case, causal);
+            let q = numbers(z.batch * z.queries * z.heads * z.dim, 1).iter().map(|x| 2.0 * x).collect::<Vec<_>>();
+            let [k, v] = [2, 3].map(|seed| numbers(z.batch * z.kv_heads * z.keys * z.dim, seed));
+            let view = |data| View {
+                data,
+                offset: 0,
+                strides: [z.kv_heads * z.keys * z.dim, z.keys * z.dim, z.dim],
+                dim: z.dim,
+            };
+            let strides = [z.queries * z.heads * z.dim, z.dim, z.heads * z.dim];
+            let q = View { data: q.as_slice(), offset: 0, strides, dim: z.dim };
+            let inputs = Inputs { sizes: z, q, k: view(&k), v: view(&v), padding: &padding, rounded: false };
+            let (mut out, mut lse) = (vec![0.0; q.data.len()], vec![0.0; z.batch * z.heads * z.queries]);
+            attention(isa, inputs, &mut out, Some(&mut lse));
+            let saved = Saved { out: &out, lse: &lse, grad: &numbers(out.len(), 4) };
+            let wanted = attention_backward(isa, inputs, saved);
+            let emulated = tiled_backward::attention_backward(emulated::Tiles, isa, inputs, saved);
+            let own = attention_backward(isa, Inputs { rounded: true, ..inputs }, saved);
+            // Differences of large numbers are as inexact as these: what cancels is held against the largest of all.
+            let all = wanted.q.iter().chain(&*wanted.k).chain(&*wanted.v);
+            let tolerance = 0.02 * all.fold(0.5, |m: f32, x| m.max(x.abs()));
+            for found in [emulated, own] {
+                let what = |name| format!("{isa:?} d{name} of {z:?} padded {padding:?}");
+                close(&found.q, &wanted.q, tolerance, &what("q"));
+                close(&found.k, &wanted.k, tolerance, &what("k"));
+                close(&found.v, &wanted.v, tolerance, &what("v"));
+            }
         }
     }
 }
