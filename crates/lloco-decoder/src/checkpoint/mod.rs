@@ -20,6 +20,9 @@ use crate::{DecoderConfig, Error, Result, Tokenizer};
 ///
 /// The types below two bytes are for the CPU backend `flex`, whose kernels compute with them as they are. Other devices
 /// refuse them with [`Error::InvalidSetting`].
+///
+/// On a CPU with tile registers (AMX), many rows meet all types but [`F32`](Self::F32) with both rounded to bf16, and so do
+/// queries, keys and values: the same loss as of bf16 weights, and several times the speed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum WeightType {

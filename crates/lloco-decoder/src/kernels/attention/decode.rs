@@ -125,7 +125,13 @@ impl<T: Stored> Kernel for Task<'_, T> {
             if start + len <= padding {
                 continue;
             }
-            for j in 0..len {
+            let mut next = 0;
+            while S::WIDE && blocks == 4 && next + LANES <= len {
+                let key = |j: usize| k.row(self.batch, self.kv_head, start + next + j).as_chunks().0;
+                sixteen_dots(s, key, &queries, &mut scores, next / LANES);
+                next += LANES;
+            }
+            for j in next..len {
                 let key: &[[T; LANES]] = k.row(self.batch, self.kv_head, start + j).as_chunks().0;
                 let mut block = 0;
                 while block < blocks {
@@ -157,6 +163,30 @@ impl<T: Stored> Kernel for Task<'_, T> {
             }
         }
         Partial { state, sums }
+    }
+}
+
+/// The products of sixteen keys of four blocks with all queries, where that many registers are.
+#[inline(always)]
+fn sixteen_dots<'k, S: Simd, T: Stored>(
+    s: S,
+    key: impl Fn(usize) -> &'k [[T; LANES]],
+    queries: &[Block],
+    scores: &mut [[Block; TILE / LANES]],
+    tile: usize,
+) {
+    for (query, scores) in queries.as_chunks::<4>().0.iter().zip(scores) {
+        let query = [s.load(&query[0]), s.load(&query[1]), s.load(&query[2]), s.load(&query[3])];
+        let mut sums = [s.splat(0.0); LANES];
+        for j in 0..LANES {
+            let key = &key(j)[..4];
+            let mut sum = s.mul(query[0], T::load(s, &key[0]));
+            for b in 1..4 {
+                sum = s.fma(query[b], T::load(s, &key[b]), sum);
+            }
+            sums[j] = sum;
+        }
+        s.store(&mut scores[tile], s.sum_each(&sums));
     }
 }
 

@@ -219,6 +219,37 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
+    fn silu_coarse(self, x: __m512) -> __m512 {
+        let e = self.exp2_coarse(self.mul(x, self.splat(-std::f32::consts::LOG2_E)));
+        // To 14 bits.
+        avx512!(_mm512_mul_ps(x, _mm512_rcp14_ps(_mm512_add_ps(e, _mm512_set1_ps(1.0)))))
+    }
+    #[inline(always)]
+    fn sum_each(self, all: &[__m512; LANES]) -> __m512 {
+        // Pairs of registers become one whose lanes are halves of both: sixteen, eight, four, two, one.
+        avx512!({
+            let mut eight = [_mm512_setzero_ps(); 8];
+            for i in 0..8 {
+                let (a, b) = (all[2 * i], all[2 * i + 1]);
+                eight[i] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            }
+            let mut four = [_mm512_setzero_ps(); 4];
+            for i in 0..4 {
+                let (a, b) = (_mm512_castps_pd(eight[2 * i]), _mm512_castps_pd(eight[2 * i + 1]));
+                let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+                four[i] = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            }
+            // Each quarter register now has four sums, of a quarter of the lanes.
+            let mut two = [_mm512_setzero_ps(); 2];
+            for i in 0..2 {
+                let (a, b) = (four[2 * i], four[2 * i + 1]);
+                two[i] = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+            }
+            let (a, b) = (two[0], two[1]);
+            _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b))
+        })
+    }
+    #[inline(always)]
     fn store_bf16_positive(self, to: &mut [bf16; LANES], x: __m512) {
         avx512!({
             let up = _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));

@@ -33,6 +33,62 @@ fn exponentials_are_exact_enough() {
 }
 
 #[test]
+fn coarse_functions_are_exact_enough_for_bf16() {
+    struct Coarse(Block);
+    impl Kernel for Coarse {
+        type Out = [Block; 2];
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> [Block; 2] {
+            let mut out = [self.0; 2];
+            s.store(&mut out[0], s.exp2_coarse(s.load(&self.0)));
+            s.store(&mut out[1], s.silu_coarse(s.load(&self.0)));
+            out
+        }
+    }
+    for isa in Isa::available() {
+        for step in 0..10_000 {
+            let x: Block = std::array::from_fn(|lane| -120.0 + (16 * step + lane) as f32 * 0.001);
+            let [powers, silus] = isa.run(Coarse(x));
+            for (x, (power, silu)) in x.into_iter().zip(powers.into_iter().zip(silus)) {
+                let wanted = f64::from(x).exp2();
+                assert!((f64::from(power) - wanted).abs() < 1e-5 * wanted, "{isa:?}: 2^{x} = {power}");
+                let wanted = f64::from(x) / (1.0 + (-f64::from(x)).exp());
+                // Below e^-87 a logistic function is nothing.
+                assert!((f64::from(silu) - wanted).abs() < 1e-4 * wanted.abs() + 1e-35, "{isa:?}: silu({x}) = {silu}");
+            }
+        }
+        let mut x = [0.0; 16];
+        x[..4].copy_from_slice(&[f32::NAN, f32::NEG_INFINITY, -1e6, 1e6]);
+        let [powers, silus] = isa.run(Coarse(x));
+        assert!(powers[0].is_nan() && silus[0].is_nan(), "{isa:?}");
+        assert_eq!((powers[1], powers[2], silus[3]), (0.0, 0.0, 1e6), "{isa:?}");
+    }
+}
+
+#[test]
+fn sums_of_many_registers_are_those_of_each() {
+    struct Sums([Block; 16]);
+    impl Kernel for Sums {
+        type Out = Block;
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Block {
+            let mut all = [s.splat(0.0); 16];
+            for (x, block) in all.iter_mut().zip(&self.0) {
+                *x = s.load(block);
+            }
+            let mut out = [0.0; 16];
+            s.store(&mut out, s.sum_each(&all));
+            out
+        }
+    }
+    for isa in Isa::available() {
+        let blocks: [Block; 16] = std::array::from_fn(|i| std::array::from_fn(|j| (i * i * 100 + j * j) as f32));
+        let wanted: Vec<f32> = blocks.iter().map(|block| block.iter().sum()).collect();
+        assert_eq!(isa.run(Sums(blocks)).to_vec(), wanted, "{isa:?}");
+    }
+}
+
+#[test]
 fn norms_agree_on_every_path() {
     for isa in Isa::available() {
         for width in [1, 5, 16, 64, 100] {

@@ -95,7 +95,7 @@ impl<E> Task<'_, E> {
             let step = unsafe { &mut self.out.piece((row + r) * self.depth + p / 2, 1)[0] };
             let (halves, _) = step.0.as_chunks_mut::<LANES>();
             for (side, to) in halves.iter_mut().enumerate() {
-                let (silu, _) = s.silu(s.load(&gates[2 * r + side]));
+                let silu = s.silu_coarse(s.load(&gates[2 * r + side]));
                 s.store_bf16(to, s.mul(silu, s.load(&ups[2 * r + side])));
             }
             if valid < BLOCK {
