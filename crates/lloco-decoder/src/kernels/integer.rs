@@ -16,6 +16,9 @@ use std::ops::Range;
 /// Up to so many rows, weights are widened in registers.
 const FEW: usize = 4;
 
+/// Blocks that are asked for before they are needed: some 4 KiB. The next panel lies behind this one.
+const AHEAD: usize = 12;
+
 /// Blocks of a panel that are widened at once for many rows: some 8 KiB.
 const STRETCH: usize = 12;
 
@@ -193,6 +196,7 @@ impl<B: Block32> Task<'_, B> {
         let mut sums = [s.splat(0.0); R];
         let blocks = &self.blocks[panel * self.len..][..self.len];
         for (block, (x, parts)) in blocks.iter().zip(self.inputs::<R>(row, 0)) {
+            s.fetch(block, AHEAD);
             block.multiply_once(s, x, parts, &mut sums);
         }
         self.put(s, row, panel, sums, true);

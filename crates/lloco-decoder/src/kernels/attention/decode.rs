@@ -16,6 +16,9 @@ const ROWS: usize = 16;
 /// Least keys that are worth a task of their own.
 const KEYS: usize = 512;
 
+/// Keys and values that are asked for before they are needed.
+const AHEAD: usize = 32;
+
 /// Up to so many keys, of all heads and sequences together, one thread takes them all: where others stand ready, and
 /// where they sleep.
 const ALONE: [usize; 2] = [96, KEYS];
@@ -145,6 +148,9 @@ impl<T: Stored> Kernel for Task<'_, T> {
             // Several rows share the values: they are widened once.
             for j in 0..if rows > 1 { len } else { 0 } {
                 let value: &[[T; LANES]] = v.row(self.batch, self.kv_head, start + j).as_chunks().0;
+                if let Some(four) = value.first_chunk::<4>() {
+                    s.fetch(four, AHEAD);
+                }
                 for (wide, value) in wide[j * blocks..(j + 1) * blocks].iter_mut().zip(value) {
                     s.store(wide, T::load(s, value));
                 }
@@ -179,7 +185,8 @@ fn sixteen_dots<'k, S: Simd, T: Stored>(
         let query = [s.load(&query[0]), s.load(&query[1]), s.load(&query[2]), s.load(&query[3])];
         let mut sums = [s.splat(0.0); LANES];
         for j in 0..LANES {
-            let key = &key(j)[..4];
+            let key = key(j).first_chunk::<4>().expect("four blocks");
+            s.fetch(key, AHEAD);
             let mut sum = s.mul(query[0], T::load(s, &key[0]));
             for b in 1..4 {
                 sum = s.fma(query[b], T::load(s, &key[b]), sum);

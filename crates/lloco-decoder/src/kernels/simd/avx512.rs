@@ -201,6 +201,13 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
+    fn fetch<T>(self, item: &T, ahead: usize) {
+        let place: *const i8 = std::ptr::from_ref(item).wrapping_add(ahead).cast();
+        for line in (0..size_of::<T>()).step_by(64) {
+            avx512!(_mm_prefetch::<_MM_HINT_T0>(place.wrapping_add(line)));
+        }
+    }
+    #[inline(always)]
     fn exp2_coarse(self, x: __m512) -> __m512 {
         // 2^f for f in -0.5..=0.5 by the Taylor series; `scalef` does the rest, and what underflows.
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
@@ -212,7 +219,7 @@ impl Simd for Avx512 {
             let p = _mm512_set1_ps(1.333_355_8e-3);
             let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.618_129e-3));
             let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.550_411e-2));
-            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.402_265_1e-1));
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.402_265e-1));
             let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(std::f32::consts::LN_2));
             let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0));
             _mm512_scalef_ps(p, n)

@@ -135,6 +135,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.flush_exp(x, y)
     }
 
+    /// Asks for the cache lines of the item `ahead` places behind `item`, which need not exist.
+    #[inline(always)]
+    fn fetch<T>(self, item: &T, ahead: usize) {
+        let _ = (item, ahead);
+    }
+
     /// `2^x` for what is rounded to bf16 afterwards: relative error below 1e-5, 0 far below -126, NaN stays NaN.
     #[inline(always)]
     fn exp2_coarse(self, x: Self::F) -> Self::F {
