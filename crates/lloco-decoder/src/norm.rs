@@ -1,4 +1,4 @@
-//! The norm in front of a layer's halves.
+//! RMSNorm and its weights.
 
 use burn::tensor::{Device, Tensor};
 

@@ -73,7 +73,7 @@ impl Packing {
         Tensor::from_data(TensorData::new(positions, [rows]), device)
     }
 
-    /// Causal attention within each piece and to its trunk: `q` `[1, rows, heads, dim]`, `k`, `v`
+    /// Attention, as `how` says, within each piece and to its trunk: `q` `[1, rows, heads, dim]`, `k`, `v`
     /// `[1, kv_heads, rows, dim]` -> `[1, rows, heads * dim]`.
     pub(crate) fn attention(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, how: &Seen) -> Tensor<3> {
         let pieces = self.pieces.iter().filter(|piece| !piece.rows.is_empty());

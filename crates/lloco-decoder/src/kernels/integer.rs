@@ -16,7 +16,7 @@ use std::ops::Range;
 /// Up to so many rows, weights are widened in registers.
 const FEW: usize = 4;
 
-/// Blocks that are asked for before they are needed: some 4 KiB. The next panel lies behind this one.
+/// Blocks that are asked for before they are needed: some kilobytes. The next panel lies behind this one.
 const AHEAD: usize = 12;
 
 /// Blocks of a panel that are widened at once for many rows: some 8 KiB.

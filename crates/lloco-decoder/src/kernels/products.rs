@@ -45,6 +45,7 @@ pub(crate) fn normed_linears<const N: usize>(
 
 fn of_input<const N: usize>(isa: Isa, x: &[f32], norm: Option<Norm<'_>>, products: [(&PackedLinear, &mut [f32]); N]) {
     let k = products.first().map_or(0, |(w, _)| w.shape()[1]);
+    assert!(norm.is_none_or(|norm| norm.gamma.len() == k), "norm in front of linears of {k} inputs");
     let x = Input::new(isa, x, norm, k);
     Work::run_together(products.map(|(w, out)| x.times(w, out)));
 }
@@ -56,10 +57,13 @@ fn of_input<const N: usize>(isa: Isa, x: &[f32], norm: Option<Norm<'_>>, product
 pub(crate) fn add_linear(isa: Isa, x: &[f32], w: &PackedLinear, out: &mut [f32]) {
     let [n, k] = w.shape();
     let rows = x.len().checked_div(k).unwrap_or(0);
+    assert_eq!((x.len(), out.len()), (rows * k, rows * n), "linear of shape [{n}, {k}]");
+    if out.is_empty() {
+        return;
+    }
     if isa >= Isa::Amx
         && let Some(weights) = tiled(w, rows)
     {
-        assert_eq!(out.len(), rows * n, "linear of shape [{n}, {k}]");
         return tiles::linear(&Halves::new(isa, x, rows, k), weights, out, [rows, k, n], Write::Add).run();
     }
     let mut terms = Buffer::new(out.len());
@@ -72,15 +76,19 @@ pub(crate) fn add_linear(isa: Isa, x: &[f32], w: &PackedLinear, out: &mut [f32])
 /// # Panics
 /// As [`linear`].
 pub(crate) fn add_feed_forward(isa: Isa, x: &mut [f32], norm: Norm<'_>, [gate, up, down]: [&PackedLinear; 3]) {
-    let ([inner, k], [n, _]) = (gate.shape(), down.shape());
+    let [inner, k] = gate.shape();
     let rows = x.len().checked_div(k).unwrap_or(0);
+    let shapes = (up.shape(), down.shape(), norm.gamma.len(), x.len());
+    assert_eq!(shapes, ([inner, k], [k, inner], k, rows * k), "feed forward of {k} and {inner} numbers");
+    if x.is_empty() || inner == 0 {
+        return;
+    }
     if isa >= Isa::Amx
-        && n == k
         && let (Some(gate), Some(up), Some(down)) = (tiled(gate, rows), tiled(up, rows), tiled(down, rows))
     {
         let normed = rms_norm_halves(isa, x, norm);
         let mixed = tiles::gated(isa, &normed, [gate, up], [rows, k, inner]);
-        return tiles::linear(&mixed, down, x, [rows, inner, n], Write::Add).run();
+        return tiles::linear(&mixed, down, x, [rows, inner, k], Write::Add).run();
     }
     let [mut gates, mut ups, mut mixed] = [0; 3].map(|_| Buffer::new(rows * inner));
     normed_linears(isa, x, norm, [(gate, &mut *gates), (up, &mut *ups)]);

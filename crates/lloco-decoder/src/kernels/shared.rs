@@ -11,7 +11,7 @@ pub(crate) struct Shared<'a, T> {
 
 // SAFETY: a `Shared` is a `&mut [T]` handed out in disjoint pieces, and `&mut [T]` may go to another thread if `T` may.
 unsafe impl<T: Send> Send for Shared<'_, T> {}
-// SAFETY: as above; `piece` is the only access, and its contract excludes overlap.
+// SAFETY: as above; `piece` and `at` are the only accesses, and their contracts exclude overlap.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {

@@ -10,7 +10,7 @@ use super::super::simd::{Block, LANES, Simd};
 use super::super::tile::{Left, Right, product};
 use super::super::tiles::hardware;
 use super::tiles::{Add, Set, pack_columns, pack_rows};
-use super::{Inputs, Stored, TILE, tiled_backward};
+use super::{Inputs, Stored, TILE, decode, tiled_backward};
 use rayon::prelude::*;
 
 /// Blocks of one row of a score tile.
@@ -36,7 +36,7 @@ pub(crate) struct Gradients {
 
 /// The gradients of `inputs`.
 pub(crate) fn attention_backward<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, saved: Saved<'_>) -> Gradients {
-    if inputs.rounded && isa >= Isa::Amx {
+    if inputs.rounded && isa >= Isa::Amx && !decode::suits(&inputs.sizes) {
         return tiled_backward::attention_backward(hardware(), isa, inputs, saved);
     }
     each_head(inputs, saved, |[batch, head], q, k, v| isa.run(Task { inputs, saved, batch, head, q, k, v }))

@@ -6,7 +6,7 @@
 use super::super::cpu::{Isa, Kernel};
 use super::super::shared::Shared;
 use super::super::simd::{Block, LANES, PairUnit, Simd};
-use super::super::tiles::{BLOCK, DEPTH, Engine, Place, Rows, Step, hardware};
+use super::super::tiles::{BLOCK, DEPTH, Engine, Place, Rows, Started, Step, hardware};
 use super::panels::{columns, pairs, round};
 use super::softmax::Softmax;
 use super::{Inputs, Stored};
@@ -26,13 +26,7 @@ pub(super) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f
     with(hardware(), isa, inputs, out, lse);
 }
 
-pub(crate) fn with<T: Stored>(
-    engine: impl Engine + Send + Sync,
-    isa: Isa,
-    inputs: Inputs<'_, T>,
-    out: &mut [f32],
-    lse: &mut [f32],
-) {
+pub(crate) fn with<T: Stored>(engine: impl Engine, isa: Isa, inputs: Inputs<'_, T>, out: &mut [f32], lse: &mut [f32]) {
     let sizes = inputs.sizes;
     let packed = Packed::new(isa, &inputs);
     let runs = sizes.queries.div_ceil(POSITIONS);
@@ -147,11 +141,10 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
     fn run<S: Simd>(self, s: S) {
         let mut scratch = SCRATCH.take();
         scratch.fit(self.packed.dim);
-        self.engine.start();
+        let tiles = self.engine.start();
         for first in (0..self.positions.len() * self.inputs.sizes.group()).step_by(BLOCK) {
-            self.rows(s, first, &mut scratch);
+            self.rows(s, &tiles, first, &mut scratch);
         }
-        self.engine.stop();
         SCRATCH.set(scratch);
     }
 }
@@ -166,7 +159,7 @@ impl<T: Stored, E: Engine> Task<'_, T, E> {
 
     /// One block of rows.
     #[inline(always)]
-    fn rows<S: Simd>(&self, s: S, first: usize, scratch: &mut Scratch) {
+    fn rows<S: Simd>(&self, s: S, tiles: &impl Started, first: usize, scratch: &mut Scratch) {
         let Inputs { sizes, q, .. } = self.inputs;
         let (dim, len) = (self.packed.dim, self.packed.len);
         let rows = BLOCK.min(self.positions.len() * sizes.group() - first);
@@ -195,7 +188,7 @@ impl<T: Stored, E: Engine> Task<'_, T, E> {
                     let panel = |p: usize| &keys[((start + column) / LANES + p) * (dim / 2)..][..dim / 2];
                     // SAFETY: nobody else has the scores.
                     let place = unsafe { Place::new(&scores, column, CHUNK) };
-                    self.engine.product(x, [panel(0), panel(1)], &place, false);
+                    tiles.product(x, [panel(0), panel(1)], &place, false);
                 }
             }
             let (blocks, wide) = (count / LANES, CHUNK / LANES);
@@ -216,7 +209,7 @@ impl<T: Stored, E: Engine> Task<'_, T, E> {
                 let panel = |p: usize| &values[(column / LANES + p) * (len / 2) + start / 2..][..count / 2];
                 // SAFETY: nobody else has the sums.
                 let place = unsafe { Place::new(&sums, column, dim) };
-                self.engine.product(x, [panel(0), panel(1)], &place, start > begin);
+                tiles.product(x, [panel(0), panel(1)], &place, start > begin);
             }
         }
         for r in 0..rows {

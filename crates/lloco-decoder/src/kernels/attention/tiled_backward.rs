@@ -7,7 +7,7 @@
 use super::super::cpu::{Isa, Kernel};
 use super::super::shared::Shared;
 use super::super::simd::{LANES, PairUnit, Simd};
-use super::super::tiles::{BLOCK, DEPTH, Engine, Place, Rows, Step};
+use super::super::tiles::{BLOCK, DEPTH, Engine, Place, Rows, Started, Step};
 use super::backward::{Gradients, Saved, each_head};
 use super::panels::{columns, pairs, round};
 use super::{Inputs, Stored};
@@ -21,9 +21,9 @@ const QUERIES: usize = 512;
 /// Keys whose scores are kept for the gradient of the queries.
 const KEYS: usize = 256;
 
-/// As [`super::attention_backward`], on [`Isa::Amx`] with the hardware's engine.
+/// As [`super::attention_backward`], with the tiles of `engine`.
 pub(crate) fn attention_backward<T: Stored>(
-    engine: impl Engine + Send + Sync,
+    engine: impl Engine,
     isa: Isa,
     inputs: Inputs<'_, T>,
     saved: Saved<'_>,
@@ -47,7 +47,7 @@ struct Task<'a, T, E> {
 
 /// The head's numbers as factors.
 struct Factors {
-    /// `[query / 16, dim / 2]`: queries, scaled, and the output's gradient, as columns.
+    /// `[query / 16, dim / 2]`: queries and the output's gradient, as columns.
     query_columns: Vec<PairUnit>,
     grad_columns: Vec<PairUnit>,
     /// `[dim / 16, query / 2]`: both as rows.
@@ -88,7 +88,7 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
         let (mut weight_rows, mut slope_rows) = (rows(), rows());
         let mut slope_pairs = vec![PairUnit::zeroed(); KEYS / 2 * QUERIES / LANES];
         let padding = self.inputs.padding(self.batch);
-        self.engine.start();
+        let tiles = self.engine.start();
         for from in (0..z.queries).step_by(QUERIES) {
             let count = QUERIES.min(queries - from);
             let mut met = false;
@@ -112,7 +112,7 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
                             let panels = columns(right, query).map(|place| &right[place]);
                             // SAFETY: nobody else has them.
                             let place = unsafe { Place::new(&to, query, QUERIES) };
-                            self.engine.product(Rows { steps, stride: dim / DEPTH }, panels, &place, false);
+                            tiles.product(Rows { steps, stride: dim / DEPTH }, panels, &place, false);
                         }
                     }
                     let by_query = [&logs[from..from + count], &common[from..from + count]];
@@ -125,7 +125,7 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
                             true => z.first(key).saturating_sub(from).clamp(first, count),
                             false => count,
                         };
-                        weigh(s, scores, slopes, by_query, first..seen);
+                        weigh(s, scores, slopes, by_query, z.scale(), first..seen);
                         let steps = r * QUERIES / DEPTH..(r * QUERIES + count) / DEPTH;
                         let place = first / DEPTH;
                         round(s, &scores[first..], &mut weight_rows[steps.clone()][place..]);
@@ -162,7 +162,7 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
                             // SAFETY: nobody else has them.
                             let place = unsafe { Place::new(&to, (start + j) * dim + column, dim) };
                             let x = Rows { steps, stride: QUERIES / DEPTH };
-                            self.engine.product(x, [panel(0), panel(1)], &place, true);
+                            tiles.product(x, [panel(0), panel(1)], &place, true);
                         }
                     }
                 }
@@ -175,7 +175,7 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
                         let panel = |p: usize| &slope_pairs[(query / LANES + p) * (KEYS / 2)..][..len / 2];
                         // SAFETY: nobody else has them.
                         let place = unsafe { Place::new(&to, row * QUERIES + query, QUERIES) };
-                        self.engine.product(x, [panel(0), panel(1)], &place, true);
+                        tiles.product(x, [panel(0), panel(1)], &place, true);
                     }
                 }
                 met = true;
@@ -184,10 +184,9 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
                 self.put_queries(&mut query_sums, from);
             }
         }
-        self.engine.stop();
-        for (to, sums) in [(&mut self.k, key_sums), (&mut self.v, value_sums)] {
+        for (to, sums, scale) in [(&mut self.k, key_sums, z.scale()), (&mut self.v, value_sums, 1.0)] {
             for (to, sums) in to.chunks_exact_mut(z.dim).zip(sums.chunks_exact(dim)) {
-                to.copy_from_slice(&sums[..z.dim]);
+                to.iter_mut().zip(sums).for_each(|(to, sum)| *to = sum * scale);
             }
         }
     }
@@ -197,13 +196,8 @@ impl<T: Stored, E> Task<'_, T, E> {
     #[inline(always)]
     fn factors<S: Simd>(&self, s: S, queries: usize, keys: usize, dim: usize) -> Factors {
         let Inputs { sizes: z, q, k, v, .. } = self.inputs;
-        let mut scaled = vec![0.0; z.queries * z.dim];
-        for (i, to) in scaled.chunks_exact_mut(z.dim).enumerate() {
-            for (to, x) in to.iter_mut().zip(q.row(self.batch, self.head, i)) {
-                *to = x * z.scale();
-            }
-        }
-        let query = |i: usize| &scaled[i * z.dim..][..z.dim];
+        // As the way there rounds them: not scaled yet.
+        let query = |i: usize| q.row(self.batch, self.head, i);
         let grad = |i: usize| &self.saved.grad[((self.batch * z.queries + i) * z.heads + self.head) * z.dim..][..z.dim];
         let units = || vec![PairUnit::zeroed(); queries * dim / (2 * LANES)];
         let steps = || vec![Step::zeroed(); keys * dim / DEPTH];
@@ -249,20 +243,21 @@ impl<T: Stored, E> Task<'_, T, E> {
 }
 
 /// One key's scores, from `blind.start` on, into weights, and the weights' gradients into the scores' gradients; 0 for the
-/// queries of `blind`, which do not see it.
+/// queries of `blind`, which do not see it. Scores are still to be scaled.
 #[inline(always)]
 fn weigh<S: Simd>(
     s: S,
     scores: &mut [f32],
     slopes: &mut [f32],
     [logs, common]: [&[f32]; 2],
+    scale: f32,
     blind: std::ops::Range<usize>,
 ) {
     let first = blind.start;
     let both = scores[first..].as_chunks_mut().0.iter_mut().zip(slopes[first..].as_chunks_mut().0);
     let by_query = logs[first..].as_chunks().0.iter().zip(common[first..].as_chunks().0);
     for ((score, slope), (log, common)) in both.zip(by_query) {
-        let p = s.exp2_coarse(s.sub(s.mul(s.load(score), s.splat(LOG2_E)), s.load(log)));
+        let p = s.exp2_coarse(s.sub(s.mul(s.load(score), s.splat(scale * LOG2_E)), s.load(log)));
         s.store(score, p);
         s.store(slope, s.mul(p, s.sub(s.load(slope), s.load(common))));
     }

@@ -69,9 +69,10 @@ impl Fused for Flex {
 
     fn add_linear(y: FlexTensor, x: FlexTensor, w: PackedLinear) -> FlexTensor {
         let x = dense(x);
-        let widths = (shape(&x).last().copied(), shape(&y).last().copied());
-        let [rows_out, cols_in] = w.shape();
-        assert_eq!(widths, (Some(cols_in), Some(rows_out)), "linear: x {:?}, y {:?}, {w:?}", shape(&x), shape(&y));
+        let (mut expected, [rows_out, cols_in]) = (shape(&x), w.shape());
+        assert_eq!(expected.pop(), Some(cols_in), "linear: x {:?}, {w:?}", shape(&x));
+        expected.push(rows_out);
+        assert_eq!(shape(&y), expected, "linear: x {:?}, {w:?}", shape(&x));
         with_added(y, |y| products::add_linear(Isa::best(), numbers(&x), &w, y))
     }
 
@@ -84,6 +85,7 @@ impl Fused for Flex {
         down: PackedLinear,
     ) -> FlexTensor {
         let gamma = dense(gamma);
+        assert_eq!(shape(&x).last().copied(), Some(gate.shape()[1]), "feed forward: x {:?}, {gate:?}", shape(&x));
         let norm = Norm { gamma: numbers(&gamma), eps: eps as f32 };
         with_added(x, |x| products::add_feed_forward(Isa::best(), x, norm, [&gate, &up, &down]))
     }

@@ -1,7 +1,8 @@
 use super::super::cpu::Isa;
+use super::super::norm::{self, Norm};
 use super::super::pack::{Inputs, PackedLinear, Panels};
 use super::super::products as raw;
-use super::super::tiles::{Weights, emulated};
+use super::super::tiles::{self, Halves, Weights, emulated};
 use super::{close, numbers, tensor, values};
 use burn::tensor::{Device, Tensor, TensorData};
 use half::bf16;
@@ -59,6 +60,76 @@ fn the_walk_over_tiles_covers_everything() {
         let mut out = vec![f32::NAN; m * n];
         emulated::linear(&x, Weights::Halves(units), &mut out, [m, k, n]);
         close(&out, &reference(&x, &w, [m, k, n]), 2e-5, &format!("{m} x {k} x {n}"));
+    }
+}
+
+/// Norm, gate and up, SwiGLU and down, plainly, in f64 where it counts.
+fn fed_forward(x: &[f32], gamma: &[f32], [gate, up, down]: [&[f32]; 3], [rows, k, inner]: [usize; 3]) -> Vec<f32> {
+    let mut normed = vec![0.0; rows * k];
+    norm::rms_norm(Isa::Portable, x, gamma, 1e-5, &mut normed);
+    let gates = reference(&normed, gate, [rows, k, inner]);
+    let ups = reference(&normed, up, [rows, k, inner]);
+    let mixed: Vec<f32> = gates.iter().zip(&ups).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+    let terms = reference(&mixed, down, [rows, inner, k]);
+    x.iter().zip(terms).map(|(x, term)| x + term).collect()
+}
+
+#[test]
+fn a_layers_second_half_is_its_parts() {
+    for isa in Isa::available() {
+        for [rows, k, inner] in [[1, 44, 75], [17, 44, 75], [33, 44, 48], [64, 64, 96], [40, 31, 1]] {
+            let what = format!("{isa:?} {rows} x {k} x {inner}");
+            let (x, gamma) = (numbers(rows * k, 1), numbers(k, 2));
+            let [gate, up, down] =
+                [3, 4, 5].map(|seed| numbers(inner * k, seed).into_iter().map(round).collect::<Vec<_>>());
+            let wanted = fed_forward(&x, &gamma, [&gate, &up, &down], [rows, k, inner]);
+            let norm = Norm { gamma: &gamma, eps: 1e-5 };
+            let (gate, up) = ((inner, k, gate), (inner, k, up));
+            for (pack, tolerance) in
+                [(PackedLinear::f32 as fn(usize, usize, &[f32]) -> PackedLinear, 1e-5), (PackedLinear::bf16, 0.02)]
+            {
+                let [gate, up] = [&gate, &up].map(|(n, k, w)| pack(*n, *k, w));
+                let down = pack(k, inner, &down);
+                let mut found = x.clone();
+                raw::add_feed_forward(isa, &mut found, norm, [&gate, &up, &down]);
+                let largest = wanted.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+                close(&found, &wanted, tolerance * largest, &what);
+                let mut added = x.clone();
+                let mixed = numbers(rows * inner, 6);
+                raw::add_linear(isa, &mixed, &down, &mut added);
+                let mut terms = vec![f32::NAN; rows * k];
+                raw::linear(isa, &mixed, &down, &mut terms);
+                terms.iter_mut().zip(&x).for_each(|(term, x)| *term += x);
+                close(&added, &terms, 1e-5, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn gate_and_up_meet_in_tiles() {
+    for [rows, k, n] in [[17, 44, 75], [33, 44, 48], [64, 64, 96], [1, 31, 1], [40, 64, 33]] {
+        let (x, gate, up) = (numbers(rows * k, 1), numbers(n * k, 2), numbers(n * k, 3));
+        let [x, gate, up] = [x, gate, up].map(|all| all.into_iter().map(round).collect::<Vec<_>>());
+        let [gates, ups] = [&gate, &up].map(|w| reference(&x, w, [rows, k, n]));
+        let packed = [&gate, &up].map(|w| PackedLinear::bf16(n, k, w));
+        let weights = packed.each_ref().map(|w| match w.panels() {
+            Panels::Bf16(units) => Weights::Halves(units),
+            _ => panic!("packed as bf16"),
+        });
+        let halves = Halves::new(Isa::best(), &x, rows, k);
+        let found = tiles::gated_with(emulated::Tiles, Isa::best(), &halves, weights, [rows, k, n]);
+        for r in 0..rows {
+            let row: &[bf16] = bytemuck::cast_slice(found.row(r));
+            for (c, found) in row.iter().enumerate() {
+                let wanted =
+                    if c < n { gates[r * n + c] / (1.0 + (-gates[r * n + c]).exp()) * ups[r * n + c] } else { 0.0 };
+                assert!(
+                    (found.to_f32() - wanted).abs() <= wanted.abs() / 128.0 + 1e-4,
+                    "{rows} x {k} x {n} at {r}, {c}"
+                );
+            }
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! The instructions.
 
-use super::{BLOCK, Engine, Place, Rows, SIDE, Step};
+use super::{BLOCK, Engine, Place, Rows, SIDE, Started, Step};
 use crate::kernels::cpu::Isa;
 use crate::kernels::simd::PairUnit;
 use std::arch::asm;
+use std::marker::PhantomData;
 
 /// Bytes of a tile: sixteen rows of 64 bytes.
 const TILE: usize = 1024;
@@ -37,22 +38,38 @@ static CONFIG: Config = Config {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
+/// This thread's registers, set up; another thread's are not.
+pub(crate) struct Ready(PhantomData<*const ()>);
+
 impl Engine for Tiles {
-    #[inline]
-    fn start(self) {
-        // SAFETY: the CPU has tiles, the system allows them (`Isa::best`), and the configuration is 64 valid bytes.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) }
-    }
+    type Started = Ready;
 
     #[inline]
-    fn product(self, x: Rows<'_>, panels: [&[PairUnit]; 2], to: &Place<'_>, add: bool) {
+    fn start(self) -> Ready {
+        // SAFETY: the CPU has tiles, the system allows them (`Isa::best`), and the configuration is 64 valid bytes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) }
+        Ready(PhantomData)
+    }
+}
+
+impl Drop for Ready {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: as in `start`; leaves the registers in their initial state, which the system need not save.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) }
+    }
+}
+
+impl Started for Ready {
+    #[inline]
+    fn product(&self, x: Rows<'_>, panels: [&[PairUnit]; 2], to: &Place<'_>, add: bool) {
         let depth = panels[0].len() / SIDE;
         assert!(panels.iter().all(|panel| panel.len() == SIDE * depth) && depth > 0 && x.hold(depth));
         let row = size_of::<Step>() * x.stride;
         let across = size_of::<f32>() * to.stride;
         // SAFETY: `Place::new` has checked that the block lies within the shared slice.
         let out = unsafe { to.to.at(to.start) };
-        // SAFETY: `start` has configured the tiles on this thread. Tile loads read 16 rows of 64 bytes: of x at each
+        // SAFETY: `self` is the proof that the tiles are configured on this thread. Tile loads read 16 rows of 64 bytes: of x at each
         // step, rows 0..16 and 16..32, of the panels 1024 bytes in a row, all within the lengths checked above; the four
         // tiles of sums are the block's, `BLOCK` rows of 128 bytes, `across` apart, which is this place's alone.
         unsafe {
@@ -106,11 +123,5 @@ impl Engine for Tiles {
             );
         }
         const { assert!(BLOCK == 2 * SIDE) }
-    }
-
-    #[inline]
-    fn stop(self) {
-        // SAFETY: as in `start`; leaves the registers in their initial state, which the system need not save.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) }
     }
 }

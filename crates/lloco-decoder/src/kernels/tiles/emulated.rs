@@ -1,15 +1,21 @@
 //! What the instructions do, in plain code: checks the walks over tiles on machines without them.
 
-use super::{BLOCK, Engine, Place, Rows, SIDE};
+use super::{BLOCK, Engine, Place, Rows, SIDE, Started};
 use crate::kernels::simd::PairUnit;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Tiles;
 
 impl Engine for Tiles {
-    fn start(self) {}
+    type Started = Self;
 
-    fn product(self, x: Rows<'_>, panels: [&[PairUnit]; 2], to: &Place<'_>, add: bool) {
+    fn start(self) -> Self {
+        self
+    }
+}
+
+impl Started for Tiles {
+    fn product(&self, x: Rows<'_>, panels: [&[PairUnit]; 2], to: &Place<'_>, add: bool) {
         let depth = panels[0].len() / SIDE;
         assert!(panels[1].len() == SIDE * depth && x.hold(depth));
         for r in 0..BLOCK {
@@ -30,8 +36,6 @@ impl Engine for Tiles {
             }
         }
     }
-
-    fn stop(self) {}
 }
 
 /// [`super::linear`] with tiles in plain code.

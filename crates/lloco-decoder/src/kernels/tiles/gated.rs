@@ -1,7 +1,7 @@
 //! `silu(x gateT) * (x upT)`, rounded to bf16 as it comes: neither product is ever written out.
 
 use super::linear::AT_HAND;
-use super::{BLOCK, Engine, Halves, Place, SIDE, Step, Weights, hardware};
+use super::{BLOCK, Engine, Halves, Place, SIDE, Started, Step, Weights, hardware};
 use crate::kernels::cpu::{Isa, Kernel};
 use crate::kernels::cut::Cut;
 use crate::kernels::shared::Shared;
@@ -19,8 +19,8 @@ pub(crate) fn gated(isa: Isa, x: &Halves, weights: [Weights<'_>; 2], sizes: [usi
     with(hardware(), isa, x, weights, sizes)
 }
 
-pub(super) fn with(
-    engine: impl Engine + Send + Sync,
+pub(crate) fn with(
+    engine: impl Engine,
     isa: Isa,
     x: &Halves,
     weights: [Weights<'_>; 2],
@@ -54,10 +54,10 @@ impl<E: Engine> Kernel for Task<'_, E> {
     fn run<S: Simd>(self, s: S) {
         let steps = self.x.depth();
         let together = (AT_HAND / (2 * steps * SIDE * size_of::<PairUnit>())).max(2).next_multiple_of(2);
-        let at_once = (AT_HAND / (steps * size_of::<Step>())).next_multiple_of(BLOCK);
+        let at_once = (AT_HAND / (steps * size_of::<Step>())).max(1).next_multiple_of(BLOCK);
         let [mut first_memory, mut second_memory] = UNPACKED.take();
         let mut sums = [[[0.0; LANES]; 2 * BLOCK]; 2];
-        self.engine.start();
+        let tiles = self.engine.start();
         for first in self.panels.clone().step_by(together) {
             let panels = first..self.panels.end.min(first + together);
             let gate = self.weights[0].panels(panels.clone(), steps, &mut first_memory);
@@ -73,14 +73,13 @@ impl<E: Engine> Kernel for Task<'_, E> {
                             let sums = Shared::new(sums.as_flattened_mut());
                             // SAFETY: nobody else has them.
                             let place = unsafe { Place::new(&sums, 0, BLOCK) };
-                            self.engine.product(self.x.block(row), *panels, &place, false);
+                            tiles.product(self.x.block(row), *panels, &place, false);
                         }
                         self.put(s, row, p, &sums);
                     }
                 }
             }
         }
-        self.engine.stop();
         UNPACKED.set([first_memory, second_memory]);
     }
 }

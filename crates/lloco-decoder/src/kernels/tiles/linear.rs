@@ -1,6 +1,6 @@
 //! `out = x wT` with frozen weights. Blocks of eight and four bits become bf16 on the way, a few panels at a time.
 
-use super::{BLOCK, Engine, Halves, Place, SIDE, hardware};
+use super::{BLOCK, Engine, Halves, Place, SIDE, Started, hardware};
 use crate::kernels::blocks::{Bytes, Nibbles, PAIRS, Stored};
 use crate::kernels::cpu::{Isa, Kernel};
 use crate::kernels::cut::{Cut, Work};
@@ -34,7 +34,7 @@ pub(crate) fn linear<'a>(
 }
 
 pub(super) fn work<'a>(
-    engine: impl Engine + Send + Sync + 'a,
+    engine: impl Engine + 'a,
     x: &'a Halves,
     weights: Weights<'a>,
     out: &'a mut [f32],
@@ -67,9 +67,9 @@ impl Task<'_> {
     fn run(&self, engine: impl Engine) {
         let steps = self.x.depth();
         let together = (AT_HAND / (steps * SIDE * size_of::<PairUnit>())).max(2).next_multiple_of(2);
-        let at_once = (AT_HAND / (steps * size_of::<super::Step>())).next_multiple_of(BLOCK);
+        let at_once = (AT_HAND / (steps * size_of::<super::Step>())).max(1).next_multiple_of(BLOCK);
         let mut memory = UNPACKED.take();
-        engine.start();
+        let tiles = engine.start();
         for first in self.panels.clone().step_by(together) {
             let panels = first..self.panels.end.min(first + together);
             let units = self.weights.panels(panels.clone(), steps, &mut memory);
@@ -79,31 +79,30 @@ impl Task<'_> {
                     let pair = [p, (p + 1).min(panels.end - 1)];
                     let both = pair.map(|p| &units[(p - first) * steps * SIDE..][..steps * SIDE]);
                     for row in (from..self.rows.min(from + at_once)).step_by(BLOCK) {
-                        self.block(engine, row, pair, both);
+                        self.block(&tiles, row, pair, both);
                     }
                 }
             }
         }
-        engine.stop();
         UNPACKED.set(memory);
     }
 
     /// A block of sums.
     #[inline(always)]
-    fn block(&self, engine: impl Engine, row: usize, [p, last]: [usize; 2], panels: [&[PairUnit]; 2]) {
+    fn block(&self, tiles: &impl Started, row: usize, [p, last]: [usize; 2], panels: [&[PairUnit]; 2]) {
         let x = self.x.block(row);
         let columns = p * LANES..self.n.min((last + 1) * LANES);
         let rows = row..self.rows.min(row + BLOCK);
         if columns.len() == BLOCK && rows.len() == BLOCK {
             // SAFETY: the tasks of one product have no row and column in common, and the place ends here.
             let place = unsafe { Place::new(self.out, row * self.n + p * LANES, self.n) };
-            return engine.product(x, panels, &place, self.add);
+            return tiles.product(x, panels, &place, self.add);
         }
         let mut sums = [0.0; BLOCK * BLOCK];
         {
             let sums = Shared::new(&mut sums);
             // SAFETY: nobody else has them.
-            engine.product(x, panels, &unsafe { Place::new(&sums, 0, BLOCK) }, false);
+            tiles.product(x, panels, &unsafe { Place::new(&sums, 0, BLOCK) }, false);
         }
         for (row, sums) in rows.zip(sums.chunks_exact(BLOCK)) {
             // SAFETY: as above.

@@ -11,6 +11,8 @@ mod gated;
 mod linear;
 
 pub(crate) use gated::gated;
+#[cfg(test)]
+pub(crate) use gated::with as gated_with;
 pub(crate) use linear::{Weights, linear};
 
 use super::cpu::{Isa, Kernel};
@@ -64,12 +66,17 @@ impl<'a> Place<'a> {
     }
 }
 
-/// What multiplies tiles. Between `start` and `stop` a thread's tile registers are set up.
-pub(crate) trait Engine: Copy {
-    fn start(self);
+/// What multiplies tiles.
+pub(crate) trait Engine: Copy + Send + Sync {
+    /// A thread's tile registers, set up until this is dropped.
+    type Started: Started;
+    fn start(self) -> Self::Started;
+}
+
+/// Tile registers that are set up.
+pub(crate) trait Started {
     /// The products of the rows of `x` with two panels of as many inputs, instead of what is at `to` or added to it.
-    fn product(self, x: Rows<'_>, panels: [&[PairUnit]; 2], to: &Place<'_>, add: bool);
-    fn stop(self);
+    fn product(&self, x: Rows<'_>, panels: [&[PairUnit]; 2], to: &Place<'_>, add: bool);
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -102,8 +109,11 @@ impl Halves {
     /// `rows` rows of `k` numbers, runs of them written by `write(first row, steps)`, in parallel if they are many.
     pub(crate) fn fill(rows: usize, k: usize, write: impl Fn(usize, &mut [Step]) + Sync) -> Self {
         let mut halves = Self::blank(rows, k);
-        let run = 32 * 1024 / k.max(1) + 1;
-        let steps = run * halves.steps.max(1);
+        if rows * k == 0 {
+            return halves;
+        }
+        let run = 32 * 1024 / k + 1;
+        let steps = run * halves.steps;
         let whole = &mut halves.steps_mut()[..rows * k.div_ceil(DEPTH)];
         if rows <= run {
             write(0, whole);
