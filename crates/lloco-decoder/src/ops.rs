@@ -88,6 +88,7 @@ pub(crate) struct Seen {
     pub(crate) padding: Arc<[usize]>,
     pub(crate) causal: bool,
     /// Whether the CPU's kernels may round what they multiply to bf16, where that is faster.
+    #[cfg_attr(not(feature = "flex"), allow(dead_code, reason = "only those kernels ask"))]
     pub(crate) rounded: bool,
 }
 
