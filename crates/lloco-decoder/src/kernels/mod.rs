@@ -20,8 +20,8 @@
 //! This is the crate's one module, beside the memory map, with unsafe code, for four reasons: vector instructions
 //! (`simd`, `dots` and `tiles`, behind types that prove the CPU has them), the system's leave for tiles (`cpu`), what threads
 //! share (work that lives until they are done with it, `crew`, and outputs that they write in disjoint pieces, `shared`),
-//! and memory that tensors and weights own (`reuse`, `pages`). Each place says why it is sound. All slices are checked; no kernel trusts a
-//! shape.
+//! and memory that tensors and weights own (`reuse`, `pages`). Each place says why it is sound. All slices are checked; no
+//! kernel trusts a shape.
 #![allow(unsafe_code, reason = "vector instructions, and outputs shared among threads in disjoint pieces")]
 #![allow(clippy::needless_range_loop, reason = "arrays of registers, several side by side")]
 

@@ -53,8 +53,7 @@ pub(super) fn normed_together<const N: usize>(
 /// `x` with what `add(x)` adds to its numbers.
 pub(super) fn with_added(x: FlexTensor, add: impl FnOnce(&mut [f32])) -> FlexTensor {
     let mut x = own(x);
-    let place = x.layout().start_offset()..x.layout().start_offset() + x.layout().num_elements();
-    add(&mut x.storage_mut::<f32>()[place]);
+    add(numbers_mut(&mut x));
     x
 }
 
@@ -114,8 +113,7 @@ pub(super) fn added(
     let (mut y, mut narrow_shape) = (own(y), shape(x));
     let widths = (narrow_shape.last().copied(), shape(&y).last().copied());
     assert_eq!(widths, (Some(factors.inputs), Some(factors.outputs)), "low rank: x {:?}, y {:?}", shape(x), shape(&y));
-    let place = y.layout().start_offset()..y.layout().start_offset() + y.layout().num_elements();
-    let narrow = factors.add(Isa::best(), numbers(x), &mut y.storage_mut::<f32>()[place]);
+    let narrow = factors.add(Isa::best(), numbers(x), numbers_mut(&mut y));
     narrow_shape.pop();
     narrow_shape.push(factors.rank);
     (y, tensor(narrow, narrow_shape))
@@ -293,6 +291,13 @@ pub(super) fn dense(x: FlexTensor) -> FlexTensor {
 pub(super) fn numbers(x: &FlexTensor) -> &[f32] {
     let start = x.layout().start_offset();
     &whole(x)[start..start + x.layout().num_elements()]
+}
+
+/// The same, to write.
+fn numbers_mut(x: &mut FlexTensor) -> &mut [f32] {
+    let start = x.layout().start_offset();
+    let place = start..start + x.layout().num_elements();
+    &mut x.storage_mut::<f32>()[place]
 }
 
 /// All numbers of the storage behind a tensor.
