@@ -2,10 +2,9 @@
 
 use burn::tensor::{Device, FloatDType, Tensor};
 
-#[cfg(feature = "flex")]
-use crate::kernels;
 use crate::{
     Checkpoint, DecoderConfig, Error, LinearAdapter, NoAdapter, Part, Prompt, Result, SavedModule, WeightType,
+    at_once::at_once,
     attention::Context,
     layer::Layer,
     linear::Linear,
@@ -148,8 +147,7 @@ impl Decoder {
     /// # Errors
     /// [`Error::Mismatch`] when input, cache and padding do not fit the model or each other.
     pub fn forward(&self, input: Tensor<3>, pass: Pass<'_>) -> Result<Tensor<3>> {
-        let [batch, seq, _] = input.dims();
-        self.at_once(batch * seq, || self.run(input, pass))
+        at_once(&self.device, || self.run(input, pass))
     }
 
     fn run(&self, input: Tensor<3>, mut pass: Pass<'_>) -> Result<Tensor<3>> {
@@ -217,17 +215,6 @@ impl Decoder {
         Ok(self.norm.forward(x).cast(FloatDType::F32))
     }
 
-    /// Runs `work` over so many rows. With few of them the kernels' threads are woken once for all of it, not for each
-    /// product: with one row, that would take longer than the product.
-    pub(crate) fn at_once<R: Send>(&self, rows: usize, work: impl FnOnce() -> R + Send) -> R {
-        #[cfg(feature = "flex")]
-        if rows <= FEW && kernels::is_flex(&self.device) {
-            return kernels::ready(work);
-        }
-        let _ = rows;
-        work()
-    }
-
     /// Scores of the next token for each hidden row: `[batch, rows, hidden]` -> f32 `[batch, rows, vocab]`.
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         self.logits_with(hidden, &NoAdapter)
@@ -277,7 +264,3 @@ impl Decoder {
         }
     }
 }
-
-/// Up to so many rows, a pass is short enough to keep all threads for itself.
-#[cfg(feature = "flex")]
-const FEW: usize = 8;

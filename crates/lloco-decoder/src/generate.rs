@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Tensor;
 
-use crate::{Decoder, Error, KvCache, LinearAdapter, Pass, Prompt, Result, Sampler, Sampling};
+use crate::{Decoder, Error, KvCache, LinearAdapter, Pass, Prompt, Result, Sampler, Sampling, at_once::at_once};
 
 /// How to generate.
 #[derive(Debug, Clone, PartialEq)]
@@ -216,8 +216,7 @@ impl Iterator for Generation<'_> {
 
 /// The scores behind `input`, one vector a sequence.
 fn scores(decoder: &Decoder, input: Tensor<3>, pass: Pass<'_>, adapter: &dyn LinearAdapter) -> Result<Vec<Vec<f32>>> {
-    let rows = input.dims()[0] * input.dims()[1];
-    decoder.at_once(rows, || read_scores(decoder.logits_with(decoder.forward(input, pass)?, adapter)))
+    at_once(decoder.device(), || read_scores(decoder.logits_with(decoder.forward(input, pass)?, adapter)))
 }
 
 /// Logits `[batch, 1, vocab]` on the host, one vector a sequence; never empty.

@@ -40,6 +40,7 @@
 pub use burn;
 
 mod adapter;
+mod at_once;
 mod attention;
 mod cache;
 mod chat;
@@ -69,6 +70,7 @@ mod tokenizer;
 mod weight;
 
 pub use adapter::{LinearAdapter, NoAdapter, Projection, SavedModule, Site};
+pub use at_once::backward;
 pub use cache::KvCache;
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::{Checkpoint, WeightType};

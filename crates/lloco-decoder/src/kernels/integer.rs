@@ -7,9 +7,9 @@ use super::blocks::{BLOCK, Block32, Parts, panel_len};
 use super::cpu::{Isa, Kernel};
 use super::cut::{Cut, Work};
 use super::reuse::Buffer;
+use super::rows::each_piece_of_two;
 use super::shared::Shared;
 use super::simd::{LANES, Simd};
-use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -67,9 +67,15 @@ impl<B: Block32> Rows<B> {
         let len = panel_len(k);
         let (mut numbers, mut parts) = (Buffer::new(rows * len * B::UNITS), Buffer::new(rows * len * 2));
         let units: &mut [B::Unit] = bytemuck::cast_slice_mut(&mut numbers);
-        let to = units.par_chunks_mut(MOST * len * B::UNITS).zip(parts.par_chunks_mut(MOST * len * 2));
-        let all = to.zip(x.par_chunks(MOST * k)).with_min_len(1024 / k + 1);
-        all.for_each(|((units, parts), x)| isa.run(Convert::<B> { x, k, units, parts }));
+        let tiles = 1024 / k + 1;
+        let [units_each, parts_each, x_each] = [len * B::UNITS, len * 2, k].map(|row| tiles * MOST * row);
+        each_piece_of_two(units, units_each, &mut parts, parts_each, |i, units, parts| {
+            let x = &x[i * x_each..x.len().min((i + 1) * x_each)];
+            let to = units.chunks_mut(MOST * len * B::UNITS).zip(parts.chunks_mut(MOST * len * 2));
+            for ((units, parts), x) in to.zip(x.chunks(MOST * k)) {
+                isa.run(Convert::<B> { x, k, units, parts });
+            }
+        });
         Self { numbers, parts, of: PhantomData }
     }
 }

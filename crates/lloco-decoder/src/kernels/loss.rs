@@ -5,8 +5,8 @@ use super::cpu::{Isa, Kernel};
 use super::pack::PackedLinear;
 use super::products::linear;
 use super::reuse::Buffer;
+use super::rows::each_piece_of_two;
 use super::simd::{LANES, Simd};
-use rayon::prelude::*;
 
 /// Numbers of a buffer of logits: 32 MiB.
 const LOGITS: usize = 8 << 20;
@@ -36,9 +36,10 @@ pub(crate) fn cross_entropy(
         let wide = run.start * width..run.end * width;
         let logits = &mut buffer[..run.len() * words];
         linear(isa, &hidden[wide.clone()], head, logits);
-        let each = logits.par_chunks_exact_mut(words).zip(&targets[run.clone()]).zip(&mut losses[run]);
-        let slopes = grad.is_some();
-        each.for_each(|((logits, target), loss)| *loss = isa.run(Row { logits, target: *target as usize, slopes }));
+        let (targets, slopes) = (&targets[run.clone()], grad.is_some());
+        each_piece_of_two(logits, words, &mut losses[run], 1, |i, logits, loss| {
+            loss.fill(isa.run(Row { logits, target: targets[i] as usize, slopes }));
+        });
         if let Some(grad) = &mut grad {
             linear(isa, logits, head.transposed(), &mut grad[wide]);
         }

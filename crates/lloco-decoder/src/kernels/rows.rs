@@ -1,6 +1,7 @@
-//! Work shared out row by row.
+//! Work shared out piece by piece.
 
-use rayon::prelude::*;
+use super::crew;
+use super::shared::Shared;
 
 /// Numbers that make a task worth handing to another thread.
 const GRAIN: usize = 32 * 1024;
@@ -15,7 +16,7 @@ pub(crate) fn each_run(out: &mut [f32], width: usize, work: impl Fn(usize, &mut 
     if out.len() <= rows * width {
         return work(0, out);
     }
-    out.par_chunks_mut(rows * width).enumerate().for_each(|(i, run)| work(i * rows, run));
+    each_piece(out, rows * width, |i, run| work(i * rows, run));
 }
 
 /// As [`each_run`], over two outputs of the same shape.
@@ -33,6 +34,28 @@ pub(crate) fn each_run_of_two(
     if a.len() <= rows * width {
         return work(0, a, b);
     }
-    let runs = a.par_chunks_mut(rows * width).zip(b.par_chunks_mut(rows * width));
-    runs.enumerate().for_each(|(i, (a, b))| work(i * rows, a, b));
+    each_piece_of_two(a, rows * width, b, rows * width, |i, a, b| work(i * rows, a, b));
+}
+
+/// Calls `work(i, piece)` for the pieces of `len` items that make up `out`, the last perhaps a shorter one, in parallel.
+pub(crate) fn each_piece<T: Send>(out: &mut [T], len: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    each_piece_of_two(out, len, &mut [(); 0], 0, |i, piece, _| work(i, piece));
+}
+
+/// As [`each_piece`], with the pieces of a second output; where it has no more, the piece is empty.
+pub(crate) fn each_piece_of_two<A: Send, B: Send>(
+    a: &mut [A],
+    a_len: usize,
+    b: &mut [B],
+    b_len: usize,
+    work: impl Fn(usize, &mut [A], &mut [B]) + Sync,
+) {
+    let (a_all, b_all) = (a.len(), b.len());
+    let (a, b) = (Shared::new(a), Shared::new(b));
+    crew::each(a_all.div_ceil(a_len.max(1)), |i| {
+        let (from, other) = (i * a_len, b_all.min(i * b_len));
+        // SAFETY: the pieces of different numbers do not overlap.
+        let (a, b) = unsafe { (a.piece(from, a_len.min(a_all - from)), b.piece(other, b_len.min(b_all - other))) };
+        work(i, a, b);
+    });
 }

@@ -34,7 +34,8 @@ pub(crate) fn batch_gradients(
 ) -> Result<(Tally, NamedGradients)> {
     let mut rng = StdRng::seed_from_u64(mix(seed));
     let tracked = compressor.weights.tracked(|name| stage.learning_rates.of(name) > 0.0);
-    let plan = Plan { losses: &stage.losses, target_tokens: stage.target_tokens, distractors: stage.distractors };
+    let Stage { target_tokens, reconstructions, distractors, .. } = *stage;
+    let plan = Plan { losses: &stage.losses, target_tokens, reconstructions, distractors };
     let groups: Vec<&[Sample]> = samples.chunks(micro_batch.max(1)).collect();
     let mut totals = Totals::default();
     let mut plans: Vec<Vec<Planned>> = Vec::with_capacity(groups.len());

@@ -52,7 +52,7 @@ pub(crate) fn evaluate(
 ) -> Result<Evaluation> {
     let mut rng = StdRng::seed_from_u64(7);
     let losses = Losses { reconstruction: 1.0, continuation: 1.0, answer: 1.0, ..Losses::default() };
-    let plan = Plan { losses: &losses, target_tokens: stage.target_tokens, distractors: 0 };
+    let plan = Plan { losses: &losses, target_tokens: stage.target_tokens, reconstructions: 1, distractors: 0 };
     let weights = &compressor.weights;
     let seam = weights.reading().map(|adapter| adapter as &dyn LinearAdapter);
     let mut scores = [Score::default(); 3];

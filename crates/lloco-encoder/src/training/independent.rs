@@ -1,7 +1,7 @@
 //! Pooled in training: independent segments of many texts in one pass, recomputed for the backward pass.
 
 use lloco_decoder::{
-    Decoder,
+    Decoder, backward,
     burn::tensor::{Tensor, s},
     mix,
 };
@@ -60,7 +60,7 @@ impl Independent<'_> {
                 Some(slopes.get(text)?.clone().slice(s![first..first + rows, ..]).unsqueeze())
             });
             let own: Tensor<3> = Tensor::cat(own.collect(), 0);
-            let mut found = (summaries * own.autodiff()).sum().backward();
+            let mut found = backward(&(summaries * own.autodiff()).sum());
             gradients.add(self.tracked.gradients(&mut found));
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use lloco_decoder::{Decoder, LinearAdapter, NoAdapter, burn::tensor::Tensor};
+use lloco_decoder::{Decoder, LinearAdapter, NoAdapter, backward, burn::tensor::Tensor};
 use lloco_lora::finetune::{Dropout, NamedGradients, Teacher};
 
 use super::{
@@ -126,7 +126,7 @@ impl Objective<'_> {
         parts.extend(own.surrogate(hidden, &weights));
 
         let Some(total) = parts.into_iter().reduce(|a, b| a + b) else { return Ok(summaries.zeros_like()) };
-        let mut found = total.backward();
+        let mut found = backward(&total);
         let slope = leaf.grad_remove(&mut found);
         gradients.add(self.weights.gradients(&mut found));
         Ok(slope.unwrap_or_else(|| summaries.zeros_like()))

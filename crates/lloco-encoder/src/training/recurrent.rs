@@ -7,7 +7,7 @@
 //! The softprompt is detached between substeps: what a segment says about summaries of an earlier substep is dropped.
 
 use lloco_decoder::{
-    Decoder, Pass,
+    Decoder, Pass, backward,
     burn::tensor::{Tensor, s},
     mix,
 };
@@ -117,7 +117,7 @@ impl Recurrent<'_> {
                 parts.extend(self.next_token(text, start, length, next_token, tally)?);
             }
             let Some(total) = parts.into_iter().reduce(|a, b| a + b) else { continue };
-            let mut found = total.backward();
+            let mut found = backward(&total);
             let first = segment - leaves.len();
             for (earlier, leaf) in (first..).zip(leaves) {
                 let (Some(slope), Some(own)) = (leaf.grad_remove(&mut found), slopes.get_mut(earlier)) else {

@@ -31,6 +31,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) losses: &'a Losses,
     /// Most tokens of a reconstruction.
     pub(crate) target_tokens: usize,
+    /// Parts of a text that are said again.
+    pub(crate) reconstructions: usize,
     /// Other samples' summaries beside the right ones.
     pub(crate) distractors: usize,
 }
@@ -51,7 +53,7 @@ impl Plan<'_> {
         for (index, sample) in samples.iter().enumerate() {
             for kind in Kind::ALL.into_iter().filter(|&kind| self.losses.wants(kind)) {
                 let readings = match kind {
-                    Kind::Reconstruction => vec![self.reconstruction(index, &sample.context, rng)],
+                    Kind::Reconstruction => self.reconstructions(index, &sample.context, rng),
                     Kind::Continuation => vec![Reading {
                         prefix: self.prefix(index, samples.len(), rng),
                         task: Some(Task::Continue),
@@ -77,17 +79,21 @@ impl Plan<'_> {
         planned
     }
 
-    /// The whole text, or a part of it behind its first tokens.
-    fn reconstruction(&self, sample: usize, context: &[u32], rng: &mut StdRng) -> Reading {
+    /// The whole text, or parts of it, each behind its first tokens.
+    fn reconstructions(&self, sample: usize, context: &[u32], rng: &mut StdRng) -> Vec<Reading> {
         let most = self.target_tokens.max(1);
-        let (prompt, targets) = match context.len().checked_sub(most + CUE) {
-            Some(spare) => {
-                let start = rng.random_range(0..=spare);
-                (context[start..start + CUE].to_vec(), context[start + CUE..start + CUE + most].to_vec())
-            }
-            None => (Vec::new(), context.iter().take(most).copied().collect()),
+        let reading = |prompt: &[u32], targets: &[u32]| {
+            let (prompt, targets) = (prompt.to_vec(), targets.to_vec());
+            Reading { prefix: vec![sample], task: Some(Task::Reconstruct), prompt, targets }
         };
-        Reading { prefix: vec![sample], task: Some(Task::Reconstruct), prompt, targets }
+        let Some(spare) = context.len().checked_sub(most + CUE) else {
+            return vec![reading(&[], context.get(..most).unwrap_or(context))];
+        };
+        let part = |_| {
+            let (cue, rest) = context.split_at(rng.random_range(0..=spare)).1.split_at(CUE);
+            reading(cue, &rest[..most])
+        };
+        (0..self.reconstructions.max(1)).map(part).collect()
     }
 
     /// A sample among its distractors, in random order.

@@ -4,7 +4,7 @@
 //! needs.
 
 use lloco_decoder::{
-    Decoder,
+    Decoder, backward,
     burn::tensor::{Tensor, s},
 };
 use lloco_lora::{
@@ -25,7 +25,7 @@ pub(crate) fn nll(decoder: &Decoder, hidden: &Tensor<2>, targets: &[u32]) -> Res
     }
     let leaf = hidden.clone().inner().autodiff().require_grad();
     let scored = cross_entropy(decoder, None, leaf.clone(), targets, 1.0)?;
-    let slopes = scored.surrogate.and_then(|surrogate| leaf.grad_remove(&mut surrogate.backward()));
+    let slopes = scored.surrogate.and_then(|surrogate| leaf.grad_remove(&mut backward(&surrogate)));
     Ok(RowLosses { losses: scored.nll, slopes })
 }
 

@@ -1,7 +1,7 @@
 //! What an effective batch says about the adapter where some of its examples have a teacher.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use lloco_decoder::{Decoder, LinearAdapter, mix};
+use lloco_decoder::{Decoder, LinearAdapter, backward, mix};
 
 use super::{BatchGradients, Dropout, Example, NamedGradients, Teacher, cross_entropy, micro_batch::MicroBatch};
 use crate::{Adapter, Error, Result};
@@ -51,7 +51,7 @@ pub(crate) fn taught_gradients(
             return Err(Error::NotFinite { what: "the loss is not a number".into(), step: 0, examples });
         }
         if let Some(sum) = surrogates.into_iter().reduce(|a, b| a + b) {
-            total.gradients.add(adapter.gradients(&mut sum.backward()));
+            total.gradients.add(adapter.gradients(&mut backward(&sum)));
         }
     }
     Ok((total, divergence))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
-use lloco_decoder::{Decoder, LinearAdapter, mix};
+use lloco_decoder::{Decoder, LinearAdapter, backward, mix};
 use serde::Serialize;
 
 use super::{Dropout, Example, micro_batch::MicroBatch};
@@ -66,7 +66,7 @@ pub fn batch_gradients(
         total.loss += scored.nll.iter().map(|&nll| f64::from(nll)).sum::<f64>() * weight;
         total.gradients.merge(scored.gradients);
         if let Some(surrogate) = scored.surrogate {
-            total.gradients.add(adapter.gradients(&mut surrogate.backward()));
+            total.gradients.add(adapter.gradients(&mut backward(&surrogate)));
         }
     }
     Ok(total)

@@ -1,7 +1,7 @@
 //! Cross entropy over the rows whose token is predicted, a few rows at a time.
 
 use burn::tensor::{Tensor, s};
-use lloco_decoder::{Decoder, LinearAdapter, NoAdapter};
+use lloco_decoder::{Decoder, LinearAdapter, NoAdapter, backward};
 
 use super::NamedGradients;
 use crate::{Adapter, Result, tensor_file};
@@ -57,7 +57,7 @@ pub fn cross_entropy(
         let nll = decoder.losses(piece.clone(), targets, head)?;
         scored.nll.extend(tensor_file::values("the loss", nll.clone())?);
         if tracked {
-            let mut gradients = nll.sum().mul_scalar(weight).backward();
+            let mut gradients = backward(&nll.sum().mul_scalar(weight));
             slopes.extend(piece.grad_remove(&mut gradients));
             if let Some(adapter) = adapter {
                 scored.gradients.add(adapter.gradients(&mut gradients));

@@ -1,7 +1,7 @@
 //! Distillation: being as sure of each token as the same model is that reads the text itself.
 
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax, s};
-use lloco_decoder::{Decoder, LinearAdapter};
+use lloco_decoder::{Decoder, LinearAdapter, backward};
 
 use crate::{Result, tensor_file::values};
 
@@ -135,7 +135,7 @@ impl Teacher {
             let kl = constant(entropy, 1) - cross;
             found.losses.extend(values("the divergence", kl.clone())?);
             if tracked {
-                slopes.extend(piece.grad_remove(&mut kl.sum().backward()));
+                slopes.extend(piece.grad_remove(&mut backward(&kl.sum())));
             }
         }
         if !slopes.is_empty() {

@@ -5,13 +5,13 @@
 
 use super::super::cpu::{Isa, Kernel};
 use super::super::reuse::Buffer;
+use super::super::rows::{each_piece, each_piece_of_two};
 use super::super::shared::Shared;
 use super::super::simd::{Block, LANES, Simd};
 use super::super::tile::{Left, Right, product};
 use super::super::tiles::hardware;
 use super::tiles::{Add, Set, pack_columns, pack_rows};
 use super::{Inputs, Stored, TILE, decode, tiled_backward};
-use rayon::prelude::*;
 
 /// Blocks of one row of a score tile.
 const WIDTH: usize = TILE / LANES;
@@ -58,8 +58,7 @@ pub(super) fn each_head<T: Stored>(
     let mut v = Buffer::zeroed(k.len());
     if !q.is_empty() && each > 0 {
         let shared = Shared::new(&mut q);
-        let heads = k.par_chunks_mut(each).zip(v.par_chunks_mut(each)).enumerate().with_max_len(1);
-        heads.for_each(|(i, (k, v))| work([i / z.heads, i % z.heads], &shared, k, v));
+        each_piece_of_two(&mut k, each, &mut v, each, |i, k, v| work([i / z.heads, i % z.heads], &shared, k, v));
     }
     Gradients { q, k: add_up(k, z.group(), each), v: add_up(v, z.group(), each) }
 }
@@ -70,8 +69,8 @@ fn add_up(parts: Buffer, group: usize, each: usize) -> Buffer {
         return parts;
     }
     let mut sums = Buffer::zeroed(parts.len() / group);
-    sums.par_chunks_exact_mut(each).zip(parts.par_chunks_exact(group * each)).for_each(|(sum, group)| {
-        for part in group.chunks_exact(each) {
+    each_piece(&mut sums, each, |i, sum| {
+        for part in parts[i * group * each..].chunks_exact(each).take(group) {
             sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
         }
     });

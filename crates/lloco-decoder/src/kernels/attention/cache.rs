@@ -1,7 +1,7 @@
 //! New keys and values written behind those that a cache holds, in its type.
 
+use super::super::rows::each_piece;
 use super::Stored;
-use rayon::prelude::*;
 
 /// Up to so many rows, one thread writes them all.
 const FEW: usize = 64;
@@ -18,15 +18,15 @@ pub(crate) fn append<T: Stored>(x: &[f32], cache: &mut [T], from: usize, [batch,
     assert_eq!(cache.len() % (batch * heads), 0, "cache of {batch} sequences and {heads} heads");
     let room = cache.len() / (batch * heads);
     let places = from * dim..(from + seq) * dim;
-    let write = |(i, cache): (usize, &mut [T])| {
+    let write = |i: usize, cache: &mut [T]| {
         let (sequence, head) = (i / heads, i % heads);
         for (row, place) in cache[places.clone()].chunks_exact_mut(dim).enumerate() {
             T::keep(&x[((sequence * seq + row) * heads + head) * dim..][..dim], place);
         }
     };
     if seq <= FEW {
-        cache.chunks_exact_mut(room).enumerate().for_each(write);
+        cache.chunks_exact_mut(room).enumerate().for_each(|(i, cache)| write(i, cache));
     } else {
-        cache.par_chunks_exact_mut(room).enumerate().for_each(write);
+        each_piece(cache, room, write);
     }
 }

@@ -4,13 +4,14 @@
 //! sees and keeps running maximum, sum and output per row (online softmax).
 
 use super::super::cpu::{Isa, Kernel};
+use super::super::crew;
+use super::super::rows::each_piece;
 use super::super::shared::Shared;
 use super::super::simd::{Block, LANES, Simd};
 use super::super::tile::{Left, Right, product};
 use super::softmax::Softmax;
 use super::tiles::{Add, Set, pack_columns, pack_rows};
 use super::{Inputs, Stored, TILE};
-use rayon::prelude::*;
 
 /// Rows (positions times heads of a group) that a task aims at.
 const ROWS: usize = 96;
@@ -23,7 +24,7 @@ pub(super) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let columns = key_columns(&inputs);
     // The last positions see most keys: they go first.
-    (0..runs * sizes.batch * sizes.kv_heads).into_par_iter().with_max_len(1).for_each(|t| {
+    crew::each(runs * sizes.batch * sizes.kv_heads, |t| {
         let first = (runs - 1 - t / (sizes.batch * sizes.kv_heads)) * step;
         let (batch, kv_head) = (t / sizes.kv_heads % sizes.batch, t % sizes.kv_heads);
         let positions = first..sizes.queries.min(first + step);
@@ -37,7 +38,7 @@ fn key_columns<T: Stored>(inputs: &Inputs<'_, T>) -> Vec<Block> {
     let sizes = inputs.sizes;
     let (tiles, tile) = (sizes.keys.div_ceil(TILE), TILE / LANES * sizes.dim);
     let mut columns = vec![[0.0; LANES]; sizes.batch * sizes.kv_heads * tiles * tile];
-    columns.par_chunks_exact_mut(tile).enumerate().for_each(|(t, columns)| {
+    each_piece(&mut columns, tile, |t, columns| {
         let (pair, start) = (t / tiles, t % tiles * TILE);
         let row = |j| inputs.k.row(pair / sizes.kv_heads, pair % sizes.kv_heads, start + j);
         pack_columns(columns, sizes.dim, TILE.min(sizes.keys - start), row);

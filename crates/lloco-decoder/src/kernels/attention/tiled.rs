@@ -4,6 +4,8 @@
 //! long chunk at a time, so that sums stay in registers over all of it; between chunks the softmax is an online one.
 
 use super::super::cpu::{Isa, Kernel};
+use super::super::crew;
+use super::super::rows::each_piece_of_two;
 use super::super::shared::Shared;
 use super::super::simd::{Block, LANES, PairUnit, Simd};
 use super::super::tiles::{BLOCK, DEPTH, Engine, Place, Rows, Started, Step, hardware};
@@ -11,7 +13,6 @@ use super::panels::{columns, pairs, round};
 use super::softmax::Softmax;
 use super::{Inputs, Stored};
 use bytemuck::Zeroable;
-use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -32,7 +33,7 @@ pub(crate) fn with<T: Stored>(engine: impl Engine, isa: Isa, inputs: Inputs<'_, 
     let runs = sizes.queries.div_ceil(POSITIONS);
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     // The last positions see most keys: they go first.
-    (0..runs * sizes.batch * sizes.kv_heads).into_par_iter().with_max_len(1).for_each(|t| {
+    crew::each(runs * sizes.batch * sizes.kv_heads, |t| {
         let first = (runs - 1 - t / (sizes.batch * sizes.kv_heads)) * POSITIONS;
         let (batch, kv_head) = (t / sizes.kv_heads % sizes.batch, t % sizes.kv_heads);
         let positions = first..sizes.queries.min(first + POSITIONS);
@@ -58,8 +59,7 @@ impl Packed {
         let (len, dim) = (sizes.keys.next_multiple_of(BLOCK), sizes.dim.next_multiple_of(DEPTH));
         let (heads, each) = (sizes.batch * sizes.kv_heads, len * dim / (2 * LANES));
         let [mut keys, mut values] = [0; 2].map(|_| vec![PairUnit::zeroed(); heads * each]);
-        let both = keys.par_chunks_mut(each.max(1)).zip(values.par_chunks_mut(each.max(1)));
-        both.enumerate().for_each(|(head, (keys, values))| {
+        each_piece_of_two(&mut keys, each, &mut values, each, |head, keys, values| {
             isa.run(Pack {
                 inputs: *inputs,
                 batch: head / sizes.kv_heads,

@@ -17,10 +17,10 @@ pub(crate) use linear::{Weights, linear};
 
 use super::cpu::{Isa, Kernel};
 use super::reuse::Buffer;
+use super::rows::each_piece;
 use super::shared::Shared;
 use super::simd::{LANES, PairUnit, Simd};
 use half::bf16;
-use rayon::prelude::*;
 
 /// Rows and columns of a tile of sums.
 pub(crate) const SIDE: usize = 16;
@@ -118,7 +118,7 @@ impl Halves {
         if rows <= run {
             write(0, whole);
         } else {
-            whole.par_chunks_mut(steps).enumerate().for_each(|(i, steps)| write(i * run, steps));
+            each_piece(whole, steps, |i, steps| write(i * run, steps));
         }
         halves
     }

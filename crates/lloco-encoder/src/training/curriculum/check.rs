@@ -44,6 +44,7 @@ impl Curriculum {
                 ("batch", stage.batch, 1),
                 ("context", stage.context, 2),
                 ("target_tokens", stage.target_tokens, 1),
+                ("reconstructions", stage.reconstructions, 1),
                 ("questions", stage.questions, 1),
                 ("continuation", stage.continuation, 0),
                 ("substeps", stage.substeps, 1),

@@ -93,6 +93,9 @@ pub struct Stage {
     /// Most tokens of a reconstruction; of a longer text, a part is said again behind its first tokens.
     #[serde(default = "default_target_tokens")]
     pub target_tokens: usize,
+    /// Parts of a longer text that are said again, each drawn anew; they read its summary vectors together.
+    #[serde(default = "one")]
+    pub reconstructions: usize,
     /// Tokens a summary vector, one drawn for each step (`pooled` only).
     #[serde(default)]
     pub ratios: Vec<usize>,
