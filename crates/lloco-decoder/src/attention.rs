@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor, s};
 #[cfg(feature = "flex")]
 use crate::kernels;
 use crate::{
-    Checkpoint, DecoderConfig, LinearAdapter, Packing, Projection, Result, Site, WeightType,
+    Checkpoint, DecoderConfig, LinearAdapter, Projection, Result, Site, WeightType,
     cache::LayerCache,
     linear::Linear,
     norm::Norm,
@@ -36,8 +36,6 @@ pub(crate) struct Context<'a> {
     pub(crate) past: usize,
     /// Which rows a row sees; the padding is that on the left of each sequence.
     pub(crate) seen: Seen,
-    /// How the rows divide into sequences, if not into a batch of equal ones.
-    pub(crate) packing: Option<&'a Packing>,
     /// The newest rows that this layer has to compute; keys and values are kept for all.
     pub(crate) rows: usize,
 }
@@ -143,10 +141,7 @@ impl Attention {
         let q = context.turn(heads(q, self.head_dim), first);
         let k = context.turn(heads(k, self.head_dim), 0).swap_dims(1, 2);
         let v = heads(v, self.head_dim).swap_dims(1, 2);
-        match context.packing {
-            Some(packing) => packing.attention(q, k, v, &context.seen),
-            None => ops::attention(q, k, v, &context.seen),
-        }
+        ops::attention(q, k, v, &context.seen)
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, FloatDType, Tensor};
 
 use crate::{
-    Checkpoint, DecoderConfig, Error, LinearAdapter, NoAdapter, Part, Prompt, Result, SavedModule, WeightType,
+    Checkpoint, DecoderConfig, Error, LinearAdapter, NoAdapter, Packing, Part, Prompt, Result, SavedModule, WeightType,
     at_once::at_once,
     attention::Context,
     layer::Layer,
@@ -197,8 +197,12 @@ impl Decoder {
             cos: &cos,
             sin: &sin,
             past,
-            seen: Seen { padding: pass.padding.into(), causal: !pass.bidirectional, rounded: self.rounded },
-            packing: pass.packing,
+            seen: Seen {
+                padding: pass.padding.into(),
+                causal: !pass.bidirectional,
+                rounded: self.rounded,
+                pieces: pass.packing.map_or(&[][..], Packing::pieces).into(),
+            },
             rows: seq,
         };
         let mut x = input.cast(self.dtype);

@@ -59,5 +59,5 @@ fn values(rows: usize, columns: usize, device: &Device) -> Vec<f32> {
 /// Causal grouped-query attention: `q` `[batch, seq_q, heads, dim]`, `k` and `v` `[batch, kv_heads, seq_k, dim]` ->
 /// `[batch, seq_q, heads * dim]`.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<3> {
-    ops::attention(q, k, v, &Seen { padding: [].into(), causal: true, rounded: true })
+    ops::attention(q, k, v, &Seen { padding: [].into(), causal: true, rounded: true, pieces: [].into() })
 }

@@ -15,6 +15,7 @@ use burn::tensor::{
 
 #[cfg(feature = "flex")]
 use crate::kernels;
+use crate::packing::Piece;
 
 /// `tensor` in the autodiff context of `x`, so that both may meet in one operation.
 pub(crate) fn like<const D: usize, const E: usize>(tensor: &Tensor<D>, x: &Tensor<E>) -> Tensor<D> {
@@ -90,6 +91,9 @@ pub(crate) struct Seen {
     /// Whether the CPU's kernels may round what they multiply to bf16, where that is faster.
     #[cfg_attr(not(feature = "flex"), allow(dead_code, reason = "only those kernels ask"))]
     pub(crate) rounded: bool,
+    /// How the rows of the one sequence divide into such that see only themselves and their trunk, each row in one of them;
+    /// empty for a sequence that is one. Queries and keys are then those of the same rows, and there is no padding.
+    pub(crate) pieces: Arc<[Piece]>,
 }
 
 /// Grouped-query attention.
@@ -100,6 +104,9 @@ pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, seen: &Seen) -
     #[cfg(feature = "flex")]
     if kernels::on_flex(&q) {
         return kernels::attention(q, k, v, seen.clone());
+    }
+    if !seen.pieces.is_empty() {
+        return packed_attention(q, k, v, seen);
     }
     let Seen { padding, causal, .. } = seen;
     let [batch, seq_q, heads, dim] = q.dims();
@@ -125,6 +132,23 @@ pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, seen: &Seen) -
     let options = AttentionModuleOptions { is_causal: *causal, ..Default::default() };
     let out = burn_attention(q.swap_dims(1, 2), repeat(k), repeat(v), mask, None, options);
     out.swap_dims(1, 2).reshape([batch, seq_q, heads * dim])
+}
+
+/// [`attention`] piece by piece.
+pub(crate) fn packed_attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, seen: &Seen) -> Tensor<3> {
+    let alone = Seen { pieces: Arc::new([]), ..seen.clone() };
+    let pieces = seen.pieces.iter().filter(|piece| !piece.rows.is_empty());
+    let mixed = pieces.map(|Piece { rows, trunk }| {
+        let keys = |x: &Tensor<4>| {
+            let own = x.clone().slice(s![.., .., rows.clone(), ..]);
+            match trunk.is_empty() {
+                true => own,
+                false => Tensor::cat(vec![x.clone().slice(s![.., .., trunk.clone(), ..]), own], 2),
+            }
+        };
+        attention(q.clone().slice(s![.., rows.clone(), .., ..]), keys(&k), keys(&v), &alone)
+    });
+    Tensor::cat(mixed.collect(), 1)
 }
 
 /// `silu(gate) * up`, element by element (arXiv 2002.05202).

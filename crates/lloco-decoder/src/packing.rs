@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Int, Tensor, TensorData, s};
-
-use crate::ops::{self, Seen};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// How input rows `[1, rows, hidden]` divide into trees: a trunk, and branches that each read on behind it.
 ///
@@ -26,10 +24,10 @@ pub struct Packing {
 
 /// A run of rows, and the run that it reads on behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Piece {
-    rows: Range<usize>,
+pub(crate) struct Piece {
+    pub(crate) rows: Range<usize>,
     /// Empty for none.
-    trunk: Range<usize>,
+    pub(crate) trunk: Range<usize>,
 }
 
 impl Packing {
@@ -60,6 +58,11 @@ impl Packing {
         self.pieces.last().map_or(0, |piece| piece.rows.end)
     }
 
+    /// Its runs of rows in order; some may be empty.
+    pub(crate) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
     /// The most positions that a row sees, itself included.
     pub(crate) fn longest(&self) -> usize {
         self.pieces.iter().map(|piece| piece.trunk.len() + piece.rows.len()).max().unwrap_or(0)
@@ -71,22 +74,5 @@ impl Packing {
         let positions: Vec<i64> = positions.map(|position| position as i64).collect();
         let rows = positions.len();
         Tensor::from_data(TensorData::new(positions, [rows]), device)
-    }
-
-    /// Attention, as `how` says, within each piece and to its trunk: `q` `[1, rows, heads, dim]`, `k`, `v`
-    /// `[1, kv_heads, rows, dim]` -> `[1, rows, heads * dim]`.
-    pub(crate) fn attention(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, how: &Seen) -> Tensor<3> {
-        let pieces = self.pieces.iter().filter(|piece| !piece.rows.is_empty());
-        let mixed = pieces.map(|Piece { rows, trunk }| {
-            let seen = |x: &Tensor<4>| {
-                let own = x.clone().slice(s![.., .., rows.clone(), ..]);
-                match trunk.is_empty() {
-                    true => own,
-                    false => Tensor::cat(vec![x.clone().slice(s![.., .., trunk.clone(), ..]), own], 2),
-                }
-            };
-            ops::attention(q.clone().slice(s![.., rows.clone(), .., ..]), seen(&k), seen(&v), how)
-        });
-        Tensor::cat(mixed.collect(), 1)
     }
 }

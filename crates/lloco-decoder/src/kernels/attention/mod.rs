@@ -5,6 +5,7 @@
 //! | `prefill` | many queries |
 //! | `tiled` | many queries, rounded, by tile registers |
 //! | `decode` | few queries over many keys |
+//! | `packed` | sequences in one, that see only themselves and their trunk |
 //! | `cache` | new keys and values written behind those that are there |
 //! | `backward`, `tiled_backward` | gradients |
 //! | `softmax`, `tiles`, `panels` | what these have in common |
@@ -12,6 +13,7 @@
 mod backward;
 pub(crate) mod cache;
 mod decode;
+pub(crate) mod packed;
 mod panels;
 mod prefill;
 mod softmax;
@@ -19,7 +21,7 @@ pub(super) mod tiled;
 pub(super) mod tiled_backward;
 mod tiles;
 
-pub(crate) use backward::{Saved, attention_backward};
+pub(crate) use backward::{Gradients, Saved, attention_backward};
 
 use super::cpu::Isa;
 use super::simd::{Block, LANES, Simd};

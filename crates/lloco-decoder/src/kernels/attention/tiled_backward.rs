@@ -13,6 +13,7 @@ use super::panels::{columns, pairs, round};
 use super::{Inputs, Stored};
 use bytemuck::Zeroable;
 use half::bf16;
+use std::cell::Cell;
 use std::f32::consts::LOG2_E;
 
 /// Queries that a block of keys meets at once.
@@ -45,7 +46,53 @@ struct Task<'a, T, E> {
     v: &'a mut [f32],
 }
 
+/// What a task works with, kept for the thread's next: no allocator clears it each time.
+#[derive(Default)]
+struct Scratch {
+    factors: Factors,
+    /// `[queries]`.
+    logs: Vec<f32>,
+    common: Vec<f32>,
+    /// `[keys, dim]`.
+    key_sums: Vec<f32>,
+    value_sums: Vec<f32>,
+    /// `[dim, queries at once]`.
+    query_sums: Vec<f32>,
+    /// `[BLOCK, queries at once]`, and so the rows.
+    scores: Vec<f32>,
+    slopes: Vec<f32>,
+    weight_rows: Vec<Step>,
+    slope_rows: Vec<Step>,
+    /// `[query / 16, KEYS / 2]`.
+    slope_pairs: Vec<PairUnit>,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+impl Scratch {
+    /// Sums are 0 then; the rest is of no certain value.
+    fn fit(&mut self, [queries, keys, dim]: [usize; 3]) {
+        let wide = QUERIES.min(queries);
+        for (sums, len) in
+            [(&mut self.key_sums, keys * dim), (&mut self.value_sums, keys * dim), (&mut self.query_sums, dim * wide)]
+        {
+            sums.clear();
+            sums.resize(len, 0.0);
+        }
+        self.logs.resize(queries, 0.0);
+        self.common.resize(queries, 0.0);
+        self.scores.resize(BLOCK * wide, 0.0);
+        self.slopes.resize(BLOCK * wide, 0.0);
+        self.weight_rows.resize(BLOCK * wide / DEPTH, Step::zeroed());
+        self.slope_rows.resize(BLOCK * wide / DEPTH, Step::zeroed());
+        self.slope_pairs.resize(KEYS / 2 * wide / LANES, PairUnit::zeroed());
+    }
+}
+
 /// The head's numbers as factors.
+#[derive(Default)]
 struct Factors {
     /// `[query / 16, dim / 2]`: queries and the output's gradient, as columns.
     query_columns: Vec<PairUnit>,
@@ -68,11 +115,28 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
         let z = self.inputs.sizes;
         let (queries, keys) = (z.queries.next_multiple_of(BLOCK), z.keys.next_multiple_of(BLOCK));
         let dim = z.dim.next_multiple_of(DEPTH);
-        let factors = self.factors(s, queries, keys, dim);
+        let mut scratch = SCRATCH.take();
+        scratch.fit([queries, keys, dim]);
+        self.factors(s, [queries, keys, dim], &mut scratch.factors);
+        let Scratch {
+            factors,
+            logs,
+            common,
+            key_sums,
+            value_sums,
+            query_sums,
+            scores,
+            slopes,
+            weight_rows,
+            slope_rows,
+            slope_pairs,
+        } = &mut scratch;
+        // Between the same numbers of two keys.
+        let wide = QUERIES.min(queries);
         // By query: the logarithm in powers of two, and what the weights' gradients have in common.
         let lse = &self.saved.lse[(self.batch * z.heads + self.head) * z.queries..][..z.queries];
-        let mut logs = vec![f32::INFINITY; queries];
-        let mut common = vec![0.0; queries];
+        logs[z.queries..].fill(f32::INFINITY);
+        common[z.queries..].fill(0.0);
         for (i, log) in lse.iter().enumerate() {
             let at = ((self.batch * z.queries + i) * z.heads + self.head) * z.dim;
             let (out, grad) = (&self.saved.out[at..at + z.dim], &self.saved.grad[at..at + z.dim]);
@@ -80,13 +144,6 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
             common[i] = out.iter().zip(grad).map(|(out, grad)| out * grad).sum();
         }
 
-        let sums = |len: usize| vec![0.0_f32; len];
-        let (mut key_sums, mut value_sums) = (sums(keys * dim), sums(keys * dim));
-        let mut query_sums = sums(dim * QUERIES);
-        let (mut scores, mut slopes) = (sums(BLOCK * QUERIES), sums(BLOCK * QUERIES));
-        let rows = || vec![Step::zeroed(); BLOCK * QUERIES / DEPTH];
-        let (mut weight_rows, mut slope_rows) = (rows(), rows());
-        let mut slope_pairs = vec![PairUnit::zeroed(); KEYS / 2 * QUERIES / LANES];
         let padding = self.inputs.padding(self.batch);
         let tiles = self.engine.start();
         for from in (0..z.queries).step_by(QUERIES) {
@@ -103,22 +160,22 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
                         [at(0)..at(1), at(1)..at(2).min(units.len())]
                     };
                     for (left, right, to) in [
-                        (&factors.keys, &factors.query_columns, &mut scores),
-                        (&factors.values, &factors.grad_columns, &mut slopes),
+                        (&factors.keys, &factors.query_columns, &mut *scores),
+                        (&factors.values, &factors.grad_columns, &mut *slopes),
                     ] {
                         let steps = &left[(start + j) * dim / DEPTH..][..BLOCK * dim / DEPTH];
                         let to = Shared::new(to);
                         for query in (first..count).step_by(BLOCK) {
                             let panels = columns(right, query).map(|place| &right[place]);
                             // SAFETY: nobody else has them.
-                            let place = unsafe { Place::new(&to, query, QUERIES) };
+                            let place = unsafe { Place::new(&to, query, wide) };
                             tiles.product(Rows { steps, stride: dim / DEPTH }, panels, &place, false);
                         }
                     }
                     let by_query = [&logs[from..from + count], &common[from..from + count]];
                     for r in 0..BLOCK {
                         let key = start + j + r;
-                        let row = r * QUERIES..r * QUERIES + count;
+                        let row = r * wide..r * wide + count;
                         let (scores, slopes) = (&mut scores[row.clone()], &mut slopes[row]);
                         // Queries that see the key: of the others the weights are 0.
                         let seen = match key < z.keys && key >= padding {
@@ -126,13 +183,13 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
                             false => count,
                         };
                         weigh(s, scores, slopes, by_query, z.scale(), first..seen);
-                        let steps = r * QUERIES / DEPTH..(r * QUERIES + count) / DEPTH;
+                        let steps = r * wide / DEPTH..(r * wide + count) / DEPTH;
                         let place = first / DEPTH;
                         round(s, &scores[first..], &mut weight_rows[steps.clone()][place..]);
                         round(s, &slopes[first..], &mut slope_rows[steps][place..]);
                     }
                     for pair in 0..BLOCK / 2 {
-                        let rows = [2 * pair, 2 * pair + 1].map(|r| r * QUERIES);
+                        let rows = [2 * pair, 2 * pair + 1].map(|r| r * wide);
                         for query in (lead..count).step_by(LANES) {
                             let unit = &mut slope_pairs[query / LANES * (KEYS / 2) + j / 2 + pair];
                             if query < first {
@@ -146,8 +203,8 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
                     }
                     // dV += PT dO, dK += dST Q.
                     for (left, right, to) in [
-                        (&weight_rows, &factors.grad_rows, &mut value_sums),
-                        (&slope_rows, &factors.query_rows, &mut key_sums),
+                        (&*weight_rows, &factors.grad_rows, &mut *value_sums),
+                        (&*slope_rows, &factors.query_rows, &mut *key_sums),
                     ] {
                         if first == count {
                             continue;
@@ -161,55 +218,55 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
                             };
                             // SAFETY: nobody else has them.
                             let place = unsafe { Place::new(&to, (start + j) * dim + column, dim) };
-                            let x = Rows { steps, stride: QUERIES / DEPTH };
+                            let x = Rows { steps, stride: wide / DEPTH };
                             tiles.product(x, [panel(0), panel(1)], &place, true);
                         }
                     }
                 }
                 // dQT += KT dST.
-                let to = Shared::new(&mut query_sums);
+                let to = Shared::new(query_sums);
                 for row in (0..dim).step_by(BLOCK) {
                     let steps = &factors.turned_keys[row * keys / DEPTH + start / DEPTH..];
                     let x = Rows { steps, stride: keys / DEPTH };
                     for query in (lead..count).step_by(BLOCK) {
                         let panel = |p: usize| &slope_pairs[(query / LANES + p) * (KEYS / 2)..][..len / 2];
                         // SAFETY: nobody else has them.
-                        let place = unsafe { Place::new(&to, row * QUERIES + query, QUERIES) };
+                        let place = unsafe { Place::new(&to, row * wide + query, wide) };
                         tiles.product(x, [panel(0), panel(1)], &place, true);
                     }
                 }
                 met = true;
             }
             if met {
-                self.put_queries(&mut query_sums, from);
+                self.put_queries(query_sums, from, wide);
             }
         }
-        for (to, sums, scale) in [(&mut self.k, key_sums, z.scale()), (&mut self.v, value_sums, 1.0)] {
+        for (to, sums, scale) in [(&mut self.k, &*key_sums, z.scale()), (&mut self.v, &*value_sums, 1.0)] {
             for (to, sums) in to.chunks_exact_mut(z.dim).zip(sums.chunks_exact(dim)) {
                 to.iter_mut().zip(sums).for_each(|(to, sum)| *to = sum * scale);
             }
         }
+        SCRATCH.set(scratch);
     }
 }
 
 impl<T: Stored, E> Task<'_, T, E> {
     #[inline(always)]
-    fn factors<S: Simd>(&self, s: S, queries: usize, keys: usize, dim: usize) -> Factors {
+    fn factors<S: Simd>(&self, s: S, [queries, keys, dim]: [usize; 3], factors: &mut Factors) {
         let Inputs { sizes: z, q, k, v, .. } = self.inputs;
         // As the way there rounds them: not scaled yet.
         let query = |i: usize| q.row(self.batch, self.head, i);
         let grad = |i: usize| &self.saved.grad[((self.batch * z.queries + i) * z.heads + self.head) * z.dim..][..z.dim];
-        let units = || vec![PairUnit::zeroed(); queries * dim / (2 * LANES)];
-        let steps = || vec![Step::zeroed(); keys * dim / DEPTH];
-        let mut factors = Factors {
-            query_columns: units(),
-            grad_columns: units(),
-            query_rows: units(),
-            grad_rows: units(),
-            keys: steps(),
-            values: steps(),
-            turned_keys: steps(),
-        };
+        let Factors { query_columns, grad_columns, query_rows, grad_rows, .. } = factors;
+        // What is there beside the rows and in their padding must be 0.
+        for units in [query_columns, grad_columns, query_rows, grad_rows] {
+            units.clear();
+            units.resize(queries * dim / (2 * LANES), PairUnit::zeroed());
+        }
+        for steps in [&mut factors.keys, &mut factors.values, &mut factors.turned_keys] {
+            steps.clear();
+            steps.resize(keys * dim / DEPTH, Step::zeroed());
+        }
         columns(s, &mut factors.query_columns, z.queries, dim, query);
         columns(s, &mut factors.grad_columns, z.queries, dim, grad);
         pairs(s, &mut factors.query_rows, z.queries, dim, query);
@@ -225,17 +282,16 @@ impl<T: Stored, E> Task<'_, T, E> {
                 turned[d * keys + key] = *x;
             }
         }
-        factors
     }
 
-    /// Writes the queries' gradients from `from` on, and clears their sums `[dim, QUERIES]`.
-    fn put_queries(&self, sums: &mut [f32], from: usize) {
+    /// Writes the queries' gradients from `from` on, and clears their sums `[dim, wide]`.
+    fn put_queries(&self, sums: &mut [f32], from: usize, wide: usize) {
         let z = self.inputs.sizes;
         for i in from..z.queries.min(from + QUERIES) {
             // SAFETY: no other task has this head, and the piece ends with the iteration.
             let to = unsafe { self.q.piece(((self.batch * z.queries + i) * z.heads + self.head) * z.dim, z.dim) };
             for (d, to) in to.iter_mut().enumerate() {
-                *to = sums[d * QUERIES + i - from] * z.scale();
+                *to = sums[d * wide + i - from] * z.scale();
             }
         }
         sums.fill(0.0);

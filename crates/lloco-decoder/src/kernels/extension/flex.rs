@@ -1,6 +1,6 @@
 //! The kernels on flex tensors: shapes checked, views made dense where a kernel needs that.
 
-use super::super::attention::{self, Inputs, Sizes, Stored, View};
+use super::super::attention::{self, Inputs, Sizes, Stored, View, packed};
 use super::super::cpu::Isa;
 use super::super::low_rank::{Factors, Second};
 use super::super::norm::Norm;
@@ -262,6 +262,9 @@ pub(super) fn attend(heads: &Heads, lse: Option<&mut [f32]>) -> FlexTensor {
     let mut out = Buffer::new(shape.iter().product());
     let isa = Isa::best();
     match heads.k.dtype() {
+        _ if !heads.seen.pieces.is_empty() => {
+            packed::attention(isa, heads.inputs::<f32>(), &heads.seen.pieces, &mut out, lse);
+        }
         DType::F16 => attention::attention(isa, heads.inputs::<f16>(), &mut out, lse),
         DType::BF16 => attention::attention(isa, heads.inputs::<bf16>(), &mut out, lse),
         _ => attention::attention(isa, heads.inputs::<f32>(), &mut out, lse),

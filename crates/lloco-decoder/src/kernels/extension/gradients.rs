@@ -1,6 +1,6 @@
 //! The way back through each operation: what `autodiff` runs on flex tensors.
 
-use super::super::attention::{Saved, attention_backward};
+use super::super::attention::{Saved, attention_backward, packed};
 use super::super::cpu::Isa;
 use super::super::pack::PackedLinear;
 use super::super::reuse::Buffer;
@@ -42,7 +42,11 @@ impl Backward<Flex, 3> for AttentionGrad {
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let (heads, out, lse) = &ops.state;
         let saved = Saved { out: numbers(out), lse, grad: numbers(&grad) };
-        let found = attention_backward(Isa::best(), heads.inputs::<f32>(), saved);
+        let (isa, inputs) = (Isa::best(), heads.inputs::<f32>());
+        let found = match &*heads.seen.pieces {
+            [] => attention_backward(isa, inputs, saved),
+            pieces => packed::attention_backward(isa, inputs, pieces, saved),
+        };
         let shapes = [shape(&heads.q), shape(&heads.k), shape(&heads.v)];
         for ((node, grad), shape) in ops.parents.into_iter().zip([found.q, found.k, found.v]).zip(shapes) {
             if let Some(node) = node {

@@ -3,6 +3,7 @@ use super::super::attention::{Inputs, Saved, Sizes, View, attention, attention_b
 use super::super::cpu::Isa;
 use super::super::tiles::emulated;
 use super::{close, numbers, tensor, values};
+use crate::Packing;
 use crate::ops::{self, Seen};
 use burn::tensor::{Bool, Device, FloatDType, Tensor, TensorData, activation, s};
 
@@ -11,7 +12,7 @@ fn sizes([batch, heads, kv_heads, queries, keys, dim]: [usize; 6], causal: bool)
 }
 
 fn seen(padding: &[usize], causal: bool) -> Seen {
-    Seen { padding: padding.into(), causal, rounded: false }
+    Seen { padding: padding.into(), causal, rounded: false, pieces: [].into() }
 }
 
 /// Prefill and decoding, one head and groups, odd lengths, dimensions that fill no register, padding up to everything;
@@ -156,6 +157,35 @@ fn tensors_and_gradients_agree_with_burn() {
         let wanted = outcome(plain(q.clone(), k.clone(), v.clone(), &padding, causal));
         for ((found, wanted), what) in found.iter().zip(&wanted).zip(["output", "dq", "dk", "dv"]) {
             close(found, wanted, 3e-5, &format!("{what} of {case:?} padded {padding:?} causal {causal}"));
+        }
+    }
+}
+
+#[test]
+fn pieces_in_one_operation_are_those_one_by_one() {
+    let device = Device::flex().autodiff();
+    let (mut packing, mut rows) = (Packing::new(), 0);
+    for (trunk, branches) in [(37, &[12, 1, 70, 41][..]), (0, &[33, 6]), (90, &[]), (3, &[64, 130])] {
+        rows += trunk + branches.iter().sum::<usize>();
+        packing.tree(trunk, branches);
+    }
+    for rounded in [false, true] {
+        let how = Seen { rounded, pieces: packing.pieces().into(), ..seen(&[], true) };
+        let q = tensor::<4>([1, rows, 6, 32], 1, &device).mul_scalar(2.0).require_grad();
+        // Keys come with rows and heads swapped.
+        let [k, v] = [2, 3].map(|seed| tensor::<4>([1, rows, 2, 32], seed, &device).require_grad());
+        let push = tensor::<3>([1, rows, 6 * 32], 4, &device);
+        let outcome = |attend: &dyn Fn([Tensor<4>; 3]) -> Tensor<3>| {
+            let y = attend([q.clone(), k.clone().swap_dims(1, 2), v.clone().swap_dims(1, 2)]);
+            let value = values(y.clone());
+            let mut gradients = (y * push.clone()).sum().backward();
+            let gradient = |x: &Tensor<4>| values(x.grad_remove(&mut gradients).expect("tracked"));
+            [vec![value], [&q, &k, &v].map(gradient).to_vec()].concat()
+        };
+        let found = outcome(&|[q, k, v]| on_tensors(q, k, v, how.clone()));
+        let wanted = outcome(&|[q, k, v]| ops::packed_attention(q, k, v, &how));
+        for ((found, wanted), what) in found.iter().zip(&wanted).zip(["output", "dq", "dk", "dv"]) {
+            close(found, wanted, 3e-5, &format!("{what}, rounded {rounded}"));
         }
     }
 }

@@ -15,7 +15,7 @@ fn a_step_over_the_cache_is_its_parts_one_by_one() {
     for dtype in [FloatDType::F16, FloatDType::BF16, FloatDType::F32] {
         for (past, seq, queries) in [(0, 1, 1), (5, 3, 3), (9, 1, 1), (7, 100, 2), (50, 100, 100)] {
             for padding in [vec![], vec![0, 4]] {
-                let how = Seen { padding: padding.as_slice().into(), causal: true, rounded: false };
+                let how = Seen { padding: padding.as_slice().into(), causal: true, rounded: false, pieces: [].into() };
                 let what = format!("{dtype:?} {past} {seq} {queries} {padding:?}");
                 let new = |seed, rows, heads| tensor::<3>([batch, rows, heads * dim], seed, &device);
                 let (q, k, v) = (new(3, queries, heads), new(4, seq, kv_heads), new(5, seq, kv_heads));
@@ -54,7 +54,7 @@ fn a_cache_that_somebody_holds_is_copied() {
         [held.clone(), held.clone()],
         [&table, &table],
         0,
-        &Seen { padding: [].into(), causal: true, rounded: false },
+        &Seen { padding: [].into(), causal: true, rounded: false, pieces: [].into() },
     );
     assert_eq!(data(held), data(Tensor::<4>::zeros([1, 1, 4, 16], &device)));
     assert_ne!(data(keys), data(values));
