@@ -24,18 +24,22 @@ static KEPT: Mutex<Kept> = Mutex::new(Kept { blocks: VecDeque::new(), outputs: 0
 
 /// Numbers whose memory is kept when it is dropped, if they are many.
 #[derive(Debug)]
-pub(crate) struct Buffer(Vec<f32>);
+pub(crate) struct Buffer {
+    /// All of a block that was kept, so that none of it is ever cleared again; the first `len` are the buffer's.
+    block: Vec<f32>,
+    len: usize,
+}
 
 impl Buffer {
     /// `len` numbers of no certain value: to be written before they are read.
     pub(crate) fn new(len: usize) -> Self {
-        let mut numbers = if len < LEAST { Vec::new() } else { keeper().take(len).unwrap_or_default() };
-        numbers.resize(len, 0.0);
+        let kept = if len < LEAST { None } else { keeper().take(len) };
+        let mut block = kept.unwrap_or_else(|| vec![0.0; len]);
         // A kernel that reads what it has not written shows in every test.
         if cfg!(debug_assertions) {
-            numbers.fill(f32::NAN);
+            block.fill(f32::NAN);
         }
-        Self(numbers)
+        Self { block, len }
     }
 
     /// `len` zeros.
@@ -47,10 +51,10 @@ impl Buffer {
 
     /// A tensor's data, without a copy.
     pub(crate) fn into_data(mut self, shape: Vec<usize>) -> TensorData {
-        if self.0.capacity() < LEAST {
-            return TensorData::new(take(&mut self.0), shape);
+        if self.len < LEAST {
+            return TensorData::new(take(&mut self.block), shape);
         }
-        let len = size_of_val(self.0.as_slice());
+        let len = size_of_val(&*self);
         // SAFETY: the buffer's memory is initialised, all `len` bytes of it.
         let bytes = unsafe { Bytes::from_controller(Box::new(self), len) };
         TensorData::from_bytes(bytes, shape, DType::F32)
@@ -68,18 +72,18 @@ impl Kept {
     /// The youngest block that takes `len` numbers without wasting much.
     fn take(&mut self, len: usize) -> Option<Vec<f32>> {
         self.outputs += 1;
-        let fits = |(_, block): &(_, Vec<f32>)| (len..=len + len / 4).contains(&block.capacity());
+        let fits = |(_, block): &(_, Vec<f32>)| (len..=len + len / 4).contains(&block.len());
         let place = self.blocks.iter().rposition(fits)?;
         self.blocks.remove(place).map(|(_, block)| block)
     }
 
     fn put(&mut self, block: Vec<f32>) {
         self.blocks.push_back((self.outputs, block));
-        let mut total: usize = self.blocks.iter().map(|(_, block)| block.capacity()).sum();
+        let mut total: usize = self.blocks.iter().map(|(_, block)| block.len()).sum();
         while let Some((since, block)) = self.blocks.front()
             && (total > MOST || self.outputs - since > PATIENCE)
         {
-            total -= block.capacity();
+            total -= block.len();
             self.blocks.pop_front();
         }
     }
@@ -91,8 +95,8 @@ fn keeper() -> MutexGuard<'static, Kept> {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if (LEAST..=MOST).contains(&self.0.capacity()) {
-            keeper().put(take(&mut self.0));
+        if (LEAST..=MOST).contains(&self.block.len()) {
+            keeper().put(take(&mut self.block));
         }
     }
 }
@@ -101,13 +105,13 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.0
+        &self.block[..self.len]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.0
+        &mut self.block[..self.len]
     }
 }
 
@@ -121,13 +125,13 @@ impl AllocationController for Buffer {
     }
 
     unsafe fn memory_mut(&mut self, _: AccessPolicy) -> Result<&mut [MaybeUninit<u8>], AccessError> {
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.0);
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(self);
         // SAFETY: of the same layout, and by this function's contract only initialised bytes are written.
         Ok(unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) })
     }
 
     fn memory(&self, _: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
-        let bytes: &[u8] = bytemuck::cast_slice(&self.0);
+        let bytes: &[u8] = bytemuck::cast_slice(self);
         // SAFETY: of the same layout, and initialised bytes may be read as bytes that may be.
         Ok(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) })
     }
@@ -167,7 +171,7 @@ mod tests {
     #[test]
     fn what_is_kept_has_a_limit() {
         drop((0..5).map(|_| Buffer::new(MOST / 4)).collect::<Vec<_>>());
-        let total: usize = keeper().blocks.iter().map(|(_, block)| block.capacity()).sum();
+        let total: usize = keeper().blocks.iter().map(|(_, block)| block.len()).sum();
         assert!(total <= MOST, "{total}");
     }
 }

@@ -1,8 +1,8 @@
 //! The softmax of a row of scores that come tile by tile (arXiv 1805.02867).
 
-use super::super::simd::{Block, LANES, Simd};
+use super::super::simd::{Block, LANES, PairUnit, Simd};
 use super::TILE;
-use half::bf16;
+use bytemuck::Zeroable;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -45,7 +45,8 @@ impl Softmax {
         shrink
     }
 
-    /// As [`Softmax::tile`], of scores that are still to be scaled; the exponentials go to `to`, rounded.
+    /// As [`Softmax::tile`], of an even number of blocks of scores that are still to be scaled; the exponentials go to `to`,
+    /// rounded, those of two blocks in turns.
     #[inline(always)]
     pub(crate) fn chunk<S: Simd>(
         &mut self,
@@ -53,10 +54,10 @@ impl Softmax {
         scores: &mut [Block],
         seen: Range<usize>,
         scale: f32,
-        to: &mut [[bf16; LANES]],
+        to: &mut [PairUnit],
     ) -> f32 {
         if seen.is_empty() {
-            to.as_flattened_mut().fill(bf16::ZERO);
+            to.fill(PairUnit::zeroed());
             return 1.0;
         }
         scores.as_flattened_mut()[..seen.start].fill(f32::NEG_INFINITY);
@@ -69,10 +70,11 @@ impl Softmax {
         // In powers of two.
         let (steps, top) = (s.splat(scale * LOG2_E), s.splat(-max * LOG2_E));
         let mut sum = s.splat(0.0);
-        for (block, to) in scores.iter().zip(to) {
-            let e = s.exp2_coarse(s.fma(s.load(block), steps, top));
-            s.store_bf16_positive(to, e);
-            sum = s.add(sum, e);
+        for ([even, odd], to) in scores.as_chunks().0.iter().zip(to) {
+            let even = s.exp2_coarse(s.fma(s.load(even), steps, top));
+            let odd = s.exp2_coarse(s.fma(s.load(odd), steps, top));
+            s.store_unit_positive(to, even, odd);
+            sum = s.add(sum, s.add(even, odd));
         }
         let shrink = if self.max == max { 1.0 } else { (self.max - max).exp() };
         self.sum = self.sum * shrink + s.sum(sum);

@@ -45,7 +45,7 @@ pub(crate) fn with<T: Stored>(engine: impl Engine, isa: Isa, inputs: Inputs<'_, 
 struct Packed {
     /// Of each head, as [`columns`] has them.
     keys: Vec<PairUnit>,
-    /// Of each head, as [`pairs`] has them.
+    /// Of each head, as [`pairs`] has them, in the order of [`key_at`].
     values: Vec<PairUnit>,
     /// Keys of a head.
     len: usize,
@@ -96,8 +96,18 @@ impl<T: Stored> Kernel for Pack<'_, T> {
     fn run<S: Simd>(self, s: S) {
         let Inputs { sizes, k, v, .. } = self.inputs;
         columns(s, self.keys, sizes.keys, self.dim, |key| k.row(self.batch, self.head, key));
-        pairs(s, self.values, sizes.keys, self.dim, |key| v.row(self.batch, self.head, key));
+        let values = |place: usize| match key_at(place) {
+            key if key < sizes.keys => v.row(self.batch, self.head, key),
+            _ => &[],
+        };
+        pairs(s, self.values, sizes.keys.next_multiple_of(BLOCK), self.dim, values);
     }
+}
+
+/// The key whose value is at this place among the values: of each block of keys, the first half and the second in turns, as
+/// [`Softmax::chunk`] leaves the weights.
+fn key_at(place: usize) -> usize {
+    place / BLOCK * BLOCK + place % 2 * LANES + place % BLOCK / 2
 }
 
 /// One run of positions of the heads that share `kv_head`.

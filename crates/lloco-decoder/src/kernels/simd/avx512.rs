@@ -209,19 +209,17 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn exp2_coarse(self, x: __m512) -> __m512 {
-        // 2^f for f in -0.5..=0.5 by the Taylor series; `scalef` does the rest, and what underflows.
+        // 2^f for f in -0.5..=0.5 by the cubic of least relative error; `scalef` does the rest, and what underflows.
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         avx512!({
             // The second operand is what a NaN comes out as.
             let x = _mm512_max_ps(_mm512_set1_ps(-200.0), x);
             let n = _mm512_roundscale_ps::<NEAREST>(x);
             let f = _mm512_sub_ps(x, n);
-            let p = _mm512_set1_ps(1.333_355_8e-3);
-            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.618_129e-3));
-            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.550_411e-2));
-            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.402_265e-1));
-            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(std::f32::consts::LN_2));
-            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0));
+            let p = _mm512_set1_ps(5.517_167e-2);
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.426_111_3e-1));
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.932_61e-1));
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.999_280_7e-1));
             _mm512_scalef_ps(p, n)
         })
     }
@@ -257,11 +255,13 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
-    fn store_bf16_positive(self, to: &mut [bf16; LANES], x: __m512) {
+    fn store_unit_positive(self, to: &mut PairUnit, even: __m512, odd: __m512) {
         avx512!({
-            let up = _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
-            let high = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(up));
-            _mm256_storeu_si256(to.as_mut_ptr().cast(), high);
+            let half = _mm512_set1_epi32(0x8000);
+            let even = _mm512_srli_epi32::<16>(_mm512_add_epi32(_mm512_castps_si512(even), half));
+            let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            let unit = _mm512_ternarylogic_epi32::<0xac>(mask, even, _mm512_add_epi32(_mm512_castps_si512(odd), half));
+            _mm512_storeu_si512(std::ptr::from_mut(to).cast(), unit);
         })
     }
     #[inline(always)]

@@ -51,10 +51,10 @@ fn coarse_functions_are_exact_enough_for_bf16() {
             let [powers, silus] = isa.run(Coarse(x));
             for (x, (power, silu)) in x.into_iter().zip(powers.into_iter().zip(silus)) {
                 let wanted = f64::from(x).exp2();
-                assert!((f64::from(power) - wanted).abs() < 1e-5 * wanted, "{isa:?}: 2^{x} = {power}");
+                assert!((f64::from(power) - wanted).abs() < 1e-4 * wanted, "{isa:?}: 2^{x} = {power}");
                 let wanted = f64::from(x) / (1.0 + (-f64::from(x)).exp());
                 // Below e^-87 a logistic function is nothing.
-                assert!((f64::from(silu) - wanted).abs() < 1e-4 * wanted.abs() + 1e-35, "{isa:?}: silu({x}) = {silu}");
+                assert!((f64::from(silu) - wanted).abs() < 2e-4 * wanted.abs() + 1e-35, "{isa:?}: silu({x}) = {silu}");
             }
         }
         let mut x = [0.0; 16];
