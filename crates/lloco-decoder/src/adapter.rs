@@ -93,6 +93,24 @@ pub trait LinearAdapter: Send + Sync {
 
     /// Whether [`apply`](Self::apply) may change what the projection at `site` computes. Where it does not, operations
     /// are computed together. `true` is always right.
+    ///
+    /// ```
+    /// use lloco_decoder::{LinearAdapter, NoAdapter, Projection, Site, burn::tensor::Tensor};
+    ///
+    /// /// Doubles what the first layer's queries are.
+    /// struct Doubled;
+    ///
+    /// impl LinearAdapter for Doubled {
+    ///     fn apply(&self, site: Site, _input: &Tensor<3>, output: Tensor<3>) -> Tensor<3> {
+    ///         if self.adapts(site) { output * 2.0 } else { output }
+    ///     }
+    ///     fn adapts(&self, site: Site) -> bool {
+    ///         site == Site { layer: 0, projection: Projection::Query }
+    ///     }
+    /// }
+    /// assert!(Doubled.adapts(Site { layer: 0, projection: Projection::Query }));
+    /// assert!(!NoAdapter.adapts(Site { layer: 0, projection: Projection::Query }));
+    /// ```
     fn adapts(&self, site: Site) -> bool {
         let _ = site;
         true

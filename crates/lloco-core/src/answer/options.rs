@@ -60,6 +60,12 @@ impl AskOptions {
     }
 
     /// Reads each document's best passage behind the summaries.
+    ///
+    /// ```
+    /// use lloco_core::AskOptions;
+    /// let options = AskOptions::default().group("contracts").passages(true);
+    /// assert!(options.passages);
+    /// ```
     #[must_use]
     pub fn passages(mut self, passages: bool) -> Self {
         self.passages = passages;

@@ -121,6 +121,7 @@ impl<T: Stored> Kernel for Task<'_, T> {
         let mut state = vec![Softmax::new(); rows];
         let mut sums: Vec<Block> = vec![[0.0; LANES]; rows * blocks];
         let mut scores = vec![[[0.0; LANES]; TILE / LANES]; rows];
+        let mut shrinks = vec![1.0; rows];
         let mut wide: Vec<Block> = vec![[0.0; LANES]; if rows > 1 { TILE * blocks } else { 0 }];
         let padding = self.inputs.padding(self.batch);
         for start in (self.keys.start..self.keys.end).step_by(TILE) {
@@ -145,8 +146,9 @@ impl<T: Stored> Kernel for Task<'_, T> {
                     };
                 }
             }
-            // Several rows share the values: they are widened once.
-            for j in 0..if rows > 1 { len } else { 0 } {
+            // Several rows share the values: they are widened once, in registers where there are enough.
+            let at_once = S::WIDE && blocks.is_multiple_of(4);
+            for j in 0..if rows > 1 && !at_once { len } else { 0 } {
                 let value: &[[T; LANES]] = v.row(self.batch, self.kv_head, start + j).as_chunks().0;
                 if let Some(four) = value.first_chunk::<4>() {
                     s.fetch(four, AHEAD);
@@ -157,13 +159,33 @@ impl<T: Stored> Kernel for Task<'_, T> {
             }
             for r in 0..rows {
                 let seen = sizes.visible(r % sizes.queries).min(start + len).saturating_sub(start);
-                let shrink = state[r].tile(s, &mut scores[r], padding.saturating_sub(start)..seen);
+                shrinks[r] = state[r].tile(s, &mut scores[r], padding.saturating_sub(start)..seen);
+            }
+            let row = |j: usize| v.row(self.batch, self.kv_head, start + j).as_chunks().0;
+            if at_once {
+                let mut r = 0;
+                while r < rows {
+                    r += match rows - r {
+                        3.. => {
+                            values_of_rows::<S, T, 3>(s, &scores[r..], len, row, &shrinks[r..], &mut sums[r * blocks..])
+                        }
+                        2 => {
+                            values_of_rows::<S, T, 2>(s, &scores[r..], len, row, &shrinks[r..], &mut sums[r * blocks..])
+                        }
+                        _ => {
+                            values_of_rows::<S, T, 1>(s, &scores[r..], len, row, &shrinks[r..], &mut sums[r * blocks..])
+                        }
+                    };
+                }
+                continue;
+            }
+            for r in 0..rows {
+                let shrink = shrinks[r];
                 let weights = &scores[r].as_flattened()[..len];
                 let sums = &mut sums[r * blocks..(r + 1) * blocks];
                 if rows > 1 {
                     all_values(s, weights, |j| &wide[j * blocks..(j + 1) * blocks], shrink, sums);
                 } else {
-                    let row = |j: usize| v.row(self.batch, self.kv_head, start + j).as_chunks().0;
                     all_values(s, weights, row, shrink, sums);
                 }
             }
@@ -181,20 +203,98 @@ fn sixteen_dots<'k, S: Simd, T: Stored>(
     scores: &mut [[Block; TILE / LANES]],
     tile: usize,
 ) {
-    for (query, scores) in queries.as_chunks::<4>().0.iter().zip(scores) {
-        let query = [s.load(&query[0]), s.load(&query[1]), s.load(&query[2]), s.load(&query[3])];
+    let (queries, _) = queries.as_chunks::<4>();
+    let mut r = 0;
+    while r < queries.len() {
+        r += match queries.len() - r {
+            3.. => dots_of_rows::<S, T, 3>(s, &key, &queries[r..], &mut scores[r..], tile),
+            2 => dots_of_rows::<S, T, 2>(s, &key, &queries[r..], &mut scores[r..], tile),
+            _ => dots_of_rows::<S, T, 1>(s, &key, &queries[r..], &mut scores[r..], tile),
+        };
+    }
+}
+
+/// The products of sixteen keys with the first `R` queries, each key widened once; returns `R`.
+#[inline(always)]
+fn dots_of_rows<'k, S: Simd, T: Stored, const R: usize>(
+    s: S,
+    key: impl Fn(usize) -> &'k [[T; LANES]],
+    queries: &[[Block; 4]],
+    scores: &mut [[Block; TILE / LANES]],
+    tile: usize,
+) -> usize {
+    let mut query = [[s.splat(0.0); 4]; R];
+    for r in 0..R {
+        for b in 0..4 {
+            query[r][b] = s.load(&queries[r][b]);
+        }
+    }
+    let mut parts = [[[0.0; LANES]; LANES]; R];
+    for j in 0..LANES {
+        let key = key(j).first_chunk::<4>().expect("four blocks");
+        s.fetch(key, AHEAD);
+        let mut wide = [s.splat(0.0); 4];
+        for b in 0..4 {
+            wide[b] = T::load(s, &key[b]);
+        }
+        for r in 0..R {
+            let mut sum = s.mul(query[r][0], wide[0]);
+            for b in 1..4 {
+                sum = s.fma(query[r][b], wide[b], sum);
+            }
+            s.store(&mut parts[r][j], sum);
+        }
+    }
+    for r in 0..R {
         let mut sums = [s.splat(0.0); LANES];
         for j in 0..LANES {
-            let key = key(j).first_chunk::<4>().expect("four blocks");
-            s.fetch(key, AHEAD);
-            let mut sum = s.mul(query[0], T::load(s, &key[0]));
-            for b in 1..4 {
-                sum = s.fma(query[b], T::load(s, &key[b]), sum);
-            }
-            sums[j] = sum;
+            sums[j] = s.load(&parts[r][j]);
         }
-        s.store(&mut scores[tile], s.sum_each(&sums));
+        s.store(&mut scores[r][tile], s.sum_each(&sums));
     }
+    R
+}
+
+/// Adds `len` values, weighted by each of the first `R` rows, to those rows' `sums`, which shrink first; each value is
+/// widened once. Returns `R`.
+#[inline(always)]
+fn values_of_rows<'v, S: Simd, T: Stored, const R: usize>(
+    s: S,
+    weights: &[[Block; TILE / LANES]],
+    len: usize,
+    row: impl Fn(usize) -> &'v [[T; LANES]],
+    shrinks: &[f32],
+    sums: &mut [Block],
+) -> usize {
+    let blocks = row(0).len();
+    for first in (0..blocks).step_by(4) {
+        let mut acc = [[s.splat(0.0); 4]; R];
+        for r in 0..R {
+            for b in 0..4 {
+                acc[r][b] = s.mul(s.load(&sums[r * blocks + first + b]), s.splat(shrinks[r]));
+            }
+        }
+        for j in 0..len {
+            let value = row(j)[first..].first_chunk::<4>().expect("blocks by four");
+            s.fetch(value, AHEAD);
+            let mut wide = [s.splat(0.0); 4];
+            for b in 0..4 {
+                wide[b] = T::load(s, &value[b]);
+            }
+            for r in 0..R {
+                let weight = s.splat(weights[r].as_flattened()[j]);
+                for b in 0..4 {
+                    acc[r][b] = s.fma(weight, wide[b], acc[r][b]);
+                }
+            }
+        }
+        for r in 0..R {
+            for b in 0..4 {
+                s.store(&mut sums[r * blocks + first + b], acc[r][b]);
+            }
+        }
+    }
+    R
 }
 
 /// The share of `B` blocks in the products of key `j` with all queries; the key is read once. Returns `B`.
