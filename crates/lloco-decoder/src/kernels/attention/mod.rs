@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `prefill` | many queries |
 //! | `tiled` | many queries, rounded, by tile registers |
-//! | `decode` | few queries over many keys |
+//! | `decode`, `streamed` | few queries over many keys |
 //! | `packed` | sequences in one, that see only themselves and their trunk |
 //! | `cache` | new keys and values written behind those that are there |
 //! | `backward`, `tiled_backward` | gradients |
@@ -17,6 +17,7 @@ pub(crate) mod packed;
 mod panels;
 mod prefill;
 mod softmax;
+mod streamed;
 pub(super) mod tiled;
 pub(super) mod tiled_backward;
 mod tiles;
