@@ -13,6 +13,9 @@ use super::{
 };
 use crate::{Result, weights::Weights};
 
+/// Rows up to which a pass takes more readings than it has to: with more, products get no faster.
+const ROWS: usize = 1024;
+
 /// How many targets, and readings, of each kind an effective batch has: what means are taken over.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Totals {
@@ -38,7 +41,7 @@ pub(crate) struct Objective<'a> {
     pub(crate) weights: &'a Weights,
     pub(crate) losses: &'a Losses,
     pub(crate) totals: Totals,
-    /// Readings in one pass.
+    /// Readings in one pass at least, if there are so many.
     pub(crate) batch: usize,
     /// Of dropout, if there is any.
     pub(crate) seed: u64,
@@ -60,11 +63,33 @@ impl Objective<'_> {
         for kind in Kind::ALL {
             let mut own: Vec<&Planned> = planned.iter().filter(|planned| planned.kind == kind).collect();
             own.sort_by(|a, b| a.reading.prefix.cmp(&b.reading.prefix));
-            for pass in own.chunks(self.batch.max(1)) {
+            let mut left = own.as_slice();
+            while !left.is_empty() {
+                let (pass, rest) = left.split_at(self.together(left, rows));
                 slope = slope + self.pass(kind, samples, pass, summaries, rows, tally, gradients)?;
+                left = rest;
             }
         }
         Ok(slope)
+    }
+
+    /// How many of these readings are read in one pass: `batch`, or more as long as they have few rows. Those of one prefix
+    /// read it once.
+    fn together(&self, readings: &[&Planned], samples: &[Range<usize>]) -> usize {
+        let (mut rows, mut prefix): (usize, Option<&[usize]>) = (0, None);
+        let mut fitting = 0;
+        for Planned { reading, .. } in readings {
+            if prefix.replace(&reading.prefix) != Some(&reading.prefix) {
+                let lengths = reading.prefix.iter().filter_map(|&sample| samples.get(sample));
+                rows += lengths.map(ExactSizeIterator::len).sum::<usize>();
+            }
+            rows += reading.positions();
+            if rows > ROWS {
+                break;
+            }
+            fitting += 1;
+        }
+        fitting.max(self.batch.max(1)).min(readings.len())
     }
 
     /// One pass over readings of one kind.

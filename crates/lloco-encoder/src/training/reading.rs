@@ -27,7 +27,7 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// Positions behind the summary vectors. The last target is only predicted.
-    fn positions(&self) -> usize {
+    pub(crate) fn positions(&self) -> usize {
         (usize::from(self.task.is_some()) + self.prompt.len() + self.targets.len()).saturating_sub(1)
     }
 }
