@@ -1,4 +1,4 @@
-//! Threads that stand ready between the kernels of a small pass.
+//! Threads that stand ready between the kernels of a pass, or of the way back.
 //!
 //! A decoding step is some three hundred products of a few dozen microseconds each: waking sleeping threads for every
 //! one takes longer than the work. [`ready`] wakes rayon's threads once; until it ends they ask for work in a loop, and
@@ -13,6 +13,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
 
 thread_local! {
     /// The crew that waits for this thread's work; null where there is none. Set by [`Held`] alone.
@@ -39,8 +40,9 @@ pub(crate) fn stands_ready() -> bool {
     !CREW.get().is_null()
 }
 
-/// Runs `work` on this thread with rayon's other threads standing ready, unless they are more than the cores or stand
-/// ready for somebody else. For milliseconds to a second: little else that uses rayon gets on meanwhile.
+/// Runs `work` on this thread with rayon's other threads standing ready, all but one if this is not one of them, unless they
+/// are more than the cores or stand ready for somebody else. What else uses rayon gets on meanwhile only as far as there is
+/// a thread left, or no work here for [`PATIENCE`].
 pub(crate) fn ready<R>(work: impl FnOnce() -> R) -> R {
     static CORES: OnceLock<usize> = OnceLock::new();
     let cores = *CORES.get_or_init(|| available_parallelism().map_or(1, NonZero::get));
@@ -50,8 +52,7 @@ pub(crate) fn ready<R>(work: impl FnOnce() -> R) -> R {
 
 fn stand_ready<R>(work: impl FnOnce() -> R) -> R {
     let threads = rayon::current_num_threads();
-    // With one thread nothing is handed over. And one crew at a time leaves a thread to all others that use rayon: were
-    // all taken, two owners could wait for each other's.
+    // With one thread nothing is handed over. And two crews at a time would take each other's threads.
     if stands_ready() || threads == 1 || STANDING.swap(true, Ordering::Acquire) {
         return work();
     }
@@ -71,7 +72,8 @@ const WORK: u8 = 2;
 /// No longer wanted.
 const CLOSED: u8 = 3;
 
-/// The place of one thread. Only a thread that serves goes from [`ABSENT`] or [`WORK`] to [`IDLE`]; all else is done by the owner.
+/// The place of one thread. Only a thread that serves goes from [`ABSENT`] or [`WORK`] to [`IDLE`], and from there away for
+/// good when nothing comes; all else is done by the owner.
 struct Seat {
     state: AtomicU8,
     job: AtomicPtr<Job<'static>>,
@@ -96,16 +98,22 @@ impl Crew {
         let take =
             |seat: &&Seat| seat.state.compare_exchange(ABSENT, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok();
         let Some(seat) = self.seats.iter().find(take) else { return };
-        let mut waited = 0;
+        let (mut waited, mut since) = (0, Instant::now());
         loop {
             match seat.state.load(Ordering::Acquire) {
                 WORK => {
                     // SAFETY: `share` set the job before the state, and keeps it until the state is `IDLE` again.
                     unsafe { &*seat.job.load(Ordering::Relaxed) }.run();
                     seat.state.store(IDLE, Ordering::Release);
-                    waited = 0;
+                    (waited, since) = (0, Instant::now());
                 }
                 CLOSED => return,
+                // This thread may stand in the way of what the owner waits for.
+                _ if waited > SPINS && since.elapsed() > PATIENCE => {
+                    if seat.state.compare_exchange(IDLE, CLOSED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                        return;
+                    }
+                }
                 _ => wait(&mut waited),
             }
         }
@@ -120,7 +128,8 @@ impl Crew {
             for seat in &self.seats {
                 if seat.state.load(Ordering::Acquire) == IDLE {
                     seat.job.store(pointer, Ordering::Relaxed);
-                    seat.state.store(WORK, Ordering::Release);
+                    // It may just be leaving.
+                    let _ = seat.state.compare_exchange(IDLE, WORK, Ordering::AcqRel, Ordering::Acquire);
                 }
             }
             job.run();
@@ -187,10 +196,16 @@ impl Drop for Held<'_> {
     }
 }
 
+/// Looks for work before the system is asked what it has to do for others.
+const SPINS: u32 = 4096;
+
+/// Without work for so long, a thread leaves.
+const PATIENCE: Duration = Duration::from_millis(10);
+
 /// A moment: short at first, then whatever the system has to do for others.
 fn wait(waited: &mut u32) {
-    *waited += 1;
-    if *waited < 4096 { std::hint::spin_loop() } else { std::thread::yield_now() }
+    *waited = waited.saturating_add(1);
+    if *waited < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
 }
 
 #[cfg(test)]
@@ -247,15 +262,29 @@ mod tests {
         let cores = available_parallelism().map_or(1, NonZero::get);
         assert!(!pool(cores + 1).install(|| ready(stands_ready)));
         // Another test's crew may be in the way for a moment.
-        let found = pool(cores).install(|| (0..100_000).any(|_| ready(stands_ready)));
+        let started = Instant::now();
+        let tries = || (0..).take_while(|_| started.elapsed() < Duration::from_secs(20));
+        let found = cores > 1 && pool(cores).install(|| tries().any(|_| ready(stands_ready)));
         assert_eq!(found, cores > 1);
     }
 
     #[test]
     fn a_panic_reaches_the_owner_when_all_are_done() {
-        let caught =
-            catch_unwind(|| pool(2).install(|| stand_ready(|| each(100, |task| assert_ne!(task, 50, "fifty")))));
-        assert!(caught.is_err());
-        assert!(CREW.get().is_null());
+        let caught = catch_unwind(|| stand_ready(|| each(100, |task| assert_ne!(task, 50, "fifty"))));
+        assert!(caught.is_err() && !stands_ready());
+    }
+
+    #[test]
+    fn threads_leave_an_owner_without_work() {
+        let pool = pool(2);
+        // The owner waits for what only the thread that serves it can do.
+        let done = pool.install(|| {
+            stand_ready(|| {
+                let (to, from) = std::sync::mpsc::channel();
+                rayon::spawn(move || to.send(()).expect("somebody waits"));
+                from.recv_timeout(Duration::from_secs(20)).is_ok()
+            })
+        });
+        assert!(done);
     }
 }

@@ -7,11 +7,11 @@
 use super::blocks::{self, BLOCK, Bytes, Nibbles, Stored};
 use super::cpu::Isa;
 use super::pages::Pages;
+use super::rows::each_piece;
 use super::simd::{LANES, PairUnit, Simd};
 use crate::gguf::BlockType;
 use bytemuck::Zeroable;
 use half::bf16;
-use rayon::prelude::*;
 use std::sync::{Arc, OnceLock};
 
 /// Inputs are padded to a multiple of this: the depth of one tile product.
@@ -242,16 +242,19 @@ impl PackedLinear {
     /// memory again. Blocks of inputs would become blocks of outputs; those are made anew with eight bits a number, which
     /// is as exact as bf16, or become bf16 where the CPU multiplies that faster.
     pub(crate) fn transposed(&self) -> &Self {
-        self.0.transposed.get_or_init(|| {
-            let [rows, cols] = self.0.shape;
-            let panels = match &self.0.panels {
-                Panels::Bf16(units) => Panels::Bf16(transpose(rows, cols, units)),
-                Panels::F32(units) => Panels::F32(transpose(rows, cols, units)),
-                Panels::Int8(blocks) => transpose_blocks(rows, cols, blocks),
-                Panels::Q4(blocks, _) => transpose_blocks(rows, cols, blocks),
-            };
-            Self::new(cols, rows, panels)
-        })
+        if let Some(made) = self.0.transposed.get() {
+            return made;
+        }
+        // Not within the cell's lock: its threads may be at work for somebody who waits for that lock.
+        let [rows, cols] = self.0.shape;
+        let panels = match &self.0.panels {
+            Panels::Bf16(units) => Panels::Bf16(transpose(rows, cols, units)),
+            Panels::F32(units) => Panels::F32(transpose(rows, cols, units)),
+            Panels::Int8(blocks) => transpose_blocks(rows, cols, blocks),
+            Panels::Q4(blocks, _) => transpose_blocks(rows, cols, blocks),
+        };
+        let made = Self::new(cols, rows, panels);
+        self.0.transposed.get_or_init(|| made)
     }
 }
 
@@ -266,7 +269,7 @@ fn pack<U: Unit>(rows: usize, cols: usize, weight: impl Fn(usize, usize) -> f32 
     if len == 0 {
         return units;
     }
-    units.par_chunks_mut(len).enumerate().for_each(|(p, panel)| {
+    each_piece(&mut units, len, |p, panel| {
         for (o, n) in (p * LANES..rows.min((p + 1) * LANES)).enumerate() {
             for k in 0..cols {
                 panel[k / 2].set(o, k % 2, weight(n, k));

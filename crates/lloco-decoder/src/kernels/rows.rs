@@ -37,12 +37,14 @@ pub(crate) fn each_run_of_two(
     each_piece_of_two(a, rows * width, b, rows * width, |i, a, b| work(i * rows, a, b));
 }
 
-/// Calls `work(i, piece)` for the pieces of `len` items that make up `out`, the last perhaps a shorter one, in parallel.
+/// Calls `work(i, piece)` for the pieces of `len` items, one at least, that make up `out`, the last perhaps a shorter one, in
+/// parallel.
 pub(crate) fn each_piece<T: Send>(out: &mut [T], len: usize, work: impl Fn(usize, &mut [T]) + Sync) {
     each_piece_of_two(out, len, &mut [(); 0], 0, |i, piece, _| work(i, piece));
 }
 
-/// As [`each_piece`], with the pieces of a second output; where it has no more, the piece is empty.
+/// As [`each_piece`], with the pieces of a second output; where it has no more, the piece is empty, and what it has beyond
+/// the first output's pieces is left as it is.
 pub(crate) fn each_piece_of_two<A: Send, B: Send>(
     a: &mut [A],
     a_len: usize,

@@ -117,3 +117,32 @@ impl Planned {
         Reading { prefix: self.reading.prefix.iter().map(swap).collect(), ..self.reading.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn parts_of_a_text_are_said_again_behind_their_cues() {
+        let losses = Losses { reconstruction: 1.0, ..Losses::default() };
+        let plan = Plan { losses: &losses, target_tokens: 5, reconstructions: 4, distractors: 0 };
+        let long = Sample { context: (100..140).collect(), ..Sample::default() };
+        let short = Sample { context: (0..12).collect(), ..Sample::default() };
+        let planned = plan.readings(&[long, short], &mut StdRng::seed_from_u64(3));
+        let (of_long, of_short): (Vec<_>, Vec<_>) = planned.iter().partition(|planned| planned.sample == 0);
+        assert_eq!((of_long.len(), of_short.len()), (4, 1));
+        for Planned { reading, .. } in &of_long {
+            let said: Vec<u32> = reading.prompt.iter().chain(&reading.targets).copied().collect();
+            assert_eq!((reading.prompt.len(), reading.targets.len(), &reading.prefix[..]), (CUE, 5, &[0][..]));
+            assert!(said.windows(2).all(|pair| pair[1] == pair[0] + 1) && said[0] >= 100 && said[12] < 140, "{said:?}");
+        }
+        assert!(of_long.iter().any(|planned| planned.reading.prompt != of_long[0].reading.prompt));
+        // Too short for a cue and what follows it: from its beginning.
+        assert_eq!(
+            (&of_short[0].reading.prompt[..], &of_short[0].reading.targets[..]),
+            (&[][..], &[0, 1, 2, 3, 4][..])
+        );
+    }
+}

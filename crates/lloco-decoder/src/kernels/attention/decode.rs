@@ -1,6 +1,6 @@
 //! Attention of a few queries over many keys: the decoding step.
 //!
-//! Keys and values are read in place, once, for all query heads that share them. The keys are cut into ranges as well as
+//! Keys and values are read in place, once for up to three of the rows that share them. The keys are cut into ranges as well as
 //! the heads, so that one sequence keeps every core busy; the partial results of the ranges are merged at the end.
 
 use super::super::cpu::{Isa, Kernel};
@@ -120,7 +120,8 @@ impl<T: Stored> Kernel for Task<'_, T> {
         let mut sums: Vec<Block> = vec![[0.0; LANES]; rows * blocks];
         let mut scores = vec![[[0.0; LANES]; TILE / LANES]; rows];
         let mut shrinks = vec![1.0; rows];
-        let mut wide: Vec<Block> = vec![[0.0; LANES]; if rows > 1 { TILE * blocks } else { 0 }];
+        let at_once = S::WIDE && blocks.is_multiple_of(4);
+        let mut wide: Vec<Block> = vec![[0.0; LANES]; if rows > 1 && !at_once { TILE * blocks } else { 0 }];
         let padding = self.inputs.padding(self.batch);
         for start in (self.keys.start..self.keys.end).step_by(TILE) {
             let len = TILE.min(self.keys.end - start);
@@ -144,8 +145,7 @@ impl<T: Stored> Kernel for Task<'_, T> {
                     };
                 }
             }
-            // Several rows share the values: they are widened once, in registers where there are enough.
-            let at_once = S::WIDE && blocks.is_multiple_of(4);
+            // Several rows share the values: they are widened once, in registers where there are enough of those.
             for j in 0..if rows > 1 && !at_once { len } else { 0 } {
                 let value: &[[T; LANES]] = v.row(self.batch, self.kv_head, start + j).as_chunks().0;
                 if let Some(four) = value.first_chunk::<4>() {

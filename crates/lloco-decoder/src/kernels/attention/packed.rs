@@ -15,7 +15,7 @@ pub(crate) fn attention(
     out: &mut [f32],
     mut lse: Option<&mut [f32]>,
 ) {
-    check(&inputs.sizes, pieces);
+    check(&inputs, pieces);
     let mut gathered = Gathered::default();
     for piece in pieces {
         let places = Places::new(&inputs.sizes, &piece.rows);
@@ -28,7 +28,7 @@ pub(crate) fn attention(
 /// The gradients of [`attention`].
 pub(crate) fn attention_backward(isa: Isa, inputs: Inputs<'_, f32>, pieces: &[Piece], saved: Saved<'_>) -> Gradients {
     let z = inputs.sizes;
-    check(&z, pieces);
+    check(&inputs, pieces);
     let mut q = Buffer::new(z.queries * z.heads * z.dim);
     let [mut k, mut v] = [0; 2].map(|_| Buffer::zeroed(z.kv_heads * z.keys * z.dim));
     let mut gathered = Gathered::default();
@@ -52,7 +52,9 @@ pub(crate) fn attention_backward(isa: Isa, inputs: Inputs<'_, f32>, pieces: &[Pi
     Gradients { q, k, v }
 }
 
-fn check(sizes: &Sizes, pieces: &[Piece]) {
+fn check(inputs: &Inputs<'_, f32>, pieces: &[Piece]) {
+    let sizes = &inputs.sizes;
+    assert!(inputs.padding.iter().all(|&pad| pad == 0), "packed attention: padding {:?}", inputs.padding);
     let ends = pieces.iter().map(|piece| piece.rows.start).skip(1).chain([sizes.queries]);
     let joined =
         pieces.iter().zip(ends).all(|(piece, end)| piece.rows.end == end && piece.trunk.end <= piece.rows.start);

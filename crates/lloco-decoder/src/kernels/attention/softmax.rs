@@ -56,6 +56,7 @@ impl Softmax {
         scale: f32,
         to: &mut [PairUnit],
     ) -> f32 {
+        assert_eq!(scores.len(), 2 * to.len(), "scores in pairs of blocks");
         if seen.is_empty() {
             to.fill(PairUnit::zeroed());
             return 1.0;

@@ -1,4 +1,4 @@
-//! Products of a few rows with many keys and values, which are read once, as they lie.
+//! Products of a few rows with many keys and values, which are read as they lie, once for up to three rows.
 
 use super::super::simd::{Block, LANES, Simd};
 use super::{Stored, TILE};

@@ -19,6 +19,9 @@ use std::f32::consts::LOG2_E;
 /// Queries that a block of keys meets at once.
 const QUERIES: usize = 512;
 
+/// Numbers of a head's keys up to which a thread keeps what it worked with.
+const KEPT: usize = 1 << 19;
+
 /// Keys whose scores are kept for the gradient of the queries.
 const KEYS: usize = 256;
 
@@ -246,7 +249,9 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
                 to.iter_mut().zip(sums).for_each(|(to, sum)| *to = sum * scale);
             }
         }
-        SCRATCH.set(scratch);
+        if keys * dim <= KEPT {
+            SCRATCH.set(scratch);
+        }
     }
 }
 

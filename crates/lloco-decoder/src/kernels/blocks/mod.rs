@@ -6,9 +6,10 @@ mod bytes;
 mod nibbles;
 
 use super::pages::Pages;
+use super::rows::each_piece;
 use super::simd::{LANES, PairUnit, Simd};
 use bytemuck::{Pod, Zeroable};
-use rayon::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use bytes::{Bytes, from_q8_0};
 pub(crate) use nibbles::{FineNibbles, Nibbles, from_q4};
@@ -109,12 +110,13 @@ fn fill<B: Stored>(
 ) -> Option<Pages<B>> {
     let len = panel_len(cols);
     let mut blocks = Pages::<B>::zeroed(rows.div_ceil(LANES) * len);
-    let fine = len == 0
-        || blocks.par_chunks_mut(len).enumerate().all(|(p, panel)| {
-            panel.iter_mut().enumerate().all(|(b, block)| {
-                let mut rows = (p * LANES..rows.min((p + 1) * LANES)).enumerate();
-                rows.all(|(output, row)| set(block, output, row, b * BLOCK))
-            })
+    let fine = AtomicBool::new(true);
+    each_piece(&mut blocks, len, |p, panel| {
+        let all = panel.iter_mut().enumerate().all(|(b, block)| {
+            let mut rows = (p * LANES..rows.min((p + 1) * LANES)).enumerate();
+            rows.all(|(output, row)| set(block, output, row, b * BLOCK))
         });
-    fine.then_some(blocks)
+        fine.fetch_and(all, Ordering::Relaxed);
+    });
+    fine.into_inner().then_some(blocks)
 }

@@ -262,7 +262,8 @@ pub(super) fn attend(heads: &Heads, lse: Option<&mut [f32]>) -> FlexTensor {
     let mut out = Buffer::new(shape.iter().product());
     let isa = Isa::best();
     match heads.k.dtype() {
-        _ if !heads.seen.pieces.is_empty() => {
+        dtype if !heads.seen.pieces.is_empty() => {
+            assert_eq!(dtype, DType::F32, "packed attention");
             packed::attention(isa, heads.inputs::<f32>(), &heads.seen.pieces, &mut out, lse);
         }
         DType::F16 => attention::attention(isa, heads.inputs::<f16>(), &mut out, lse),

@@ -163,7 +163,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.load(&sums)
     }
 
-    /// As [`Simd::store_unit`], of positive numbers, ties up.
+    /// As [`Simd::store_unit`], of positive numbers, ties up; what a NaN becomes is open.
     #[inline(always)]
     fn store_unit_positive(self, to: &mut PairUnit, even: Self::F, odd: Self::F) {
         self.store_unit(to, even, odd);
