@@ -17,7 +17,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 /// Keys that a block of rows meets at once.
-const CHUNK: usize = 512;
+const CHUNK: usize = 256;
 
 /// Positions of a task.
 const POSITIONS: usize = 32;
