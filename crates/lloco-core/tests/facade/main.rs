@@ -265,10 +265,13 @@ fn append_equals_compressing_the_whole() {
     let kept = MEETING.len() / 56 * 56;
     assert_eq!(added.tokens_read, (text.len() - kept) as u64, "only the tail is read again");
     let found = lloco.store().summary("all", lloco.encoder_info()).unwrap();
-    let worst = expected.data().iter().zip(found.data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert_eq!(expected.rows(), found.rows());
-    // Both go on from the rows as stored; only the order of sums in one product differs.
-    assert!(worst < 2e-2, "differs by {worst}");
+    // Both go on from the rows as stored; only the order of sums in one product differs, and where a CPU rounds factors to
+    // bf16, what falls to this side or that.
+    let length = |numbers: &mut dyn Iterator<Item = f32>| numbers.map(|x| x * x).sum::<f32>().sqrt();
+    let apart = length(&mut expected.data().iter().zip(found.data()).map(|(a, b)| a - b));
+    let share = apart / length(&mut expected.data().iter().copied());
+    assert!(share < 1e-2, "differs by {share}");
 }
 
 #[test]
