@@ -8,7 +8,7 @@ use super::super::crew;
 use super::super::shared::Shared;
 use super::super::simd::{Block, LANES, Simd};
 use super::softmax::Softmax;
-use super::streamed::{AHEAD, all_values, dots, sixteen_dots, values_of_rows};
+use super::streamed::{AHEAD, all_values, dots, sixteen_dots, values_of_all};
 use super::{Inputs, Sizes, Stored, TILE};
 
 /// Most rows (queries times heads of a group) that this way is the faster one for.
@@ -161,20 +161,7 @@ impl<T: Stored> Kernel for Task<'_, T> {
             }
             let row = |j: usize| v.row(self.batch, self.kv_head, start + j).as_chunks().0;
             if at_once {
-                let mut r = 0;
-                while r < rows {
-                    r += match rows - r {
-                        3.. => {
-                            values_of_rows::<S, T, 3>(s, &scores[r..], len, row, &shrinks[r..], &mut sums[r * blocks..])
-                        }
-                        2 => {
-                            values_of_rows::<S, T, 2>(s, &scores[r..], len, row, &shrinks[r..], &mut sums[r * blocks..])
-                        }
-                        _ => {
-                            values_of_rows::<S, T, 1>(s, &scores[r..], len, row, &shrinks[r..], &mut sums[r * blocks..])
-                        }
-                    };
-                }
+                values_of_all(s, &scores, len, row, &shrinks, &mut sums);
                 continue;
             }
             for r in 0..rows {

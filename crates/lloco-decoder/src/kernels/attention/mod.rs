@@ -7,7 +7,7 @@
 //! | `decode`, `streamed` | few queries over many keys |
 //! | `packed` | sequences in one, that see only themselves and their trunk |
 //! | `cache` | new keys and values written behind those that are there |
-//! | `backward`, `tiled_backward` | gradients |
+//! | `backward`, `tiled_backward`, `scratch` | gradients |
 //! | `softmax`, `tiles`, `panels` | what these have in common |
 
 mod backward;
@@ -16,6 +16,7 @@ mod decode;
 pub(crate) mod packed;
 mod panels;
 mod prefill;
+mod scratch;
 mod softmax;
 mod streamed;
 pub(super) mod tiled;

@@ -67,10 +67,31 @@ fn dots_of_rows<'k, S: Simd, T: Stored, const R: usize>(
     R
 }
 
-/// Adds `len` values, weighted by each of the first `R` rows, to those rows' `sums`, which shrink first; each value is
-/// widened once. Returns `R`.
+/// Adds `len` values, weighted by each row, to the rows' `sums`, which shrink first.
 #[inline(always)]
-pub(super) fn values_of_rows<'v, S: Simd, T: Stored, const R: usize>(
+pub(super) fn values_of_all<'v, S: Simd, T: Stored>(
+    s: S,
+    weights: &[[Block; TILE / LANES]],
+    len: usize,
+    row: impl Fn(usize) -> &'v [[T; LANES]] + Copy,
+    shrinks: &[f32],
+    sums: &mut [Block],
+) {
+    let (rows, blocks) = (weights.len(), row(0).len());
+    let mut r = 0;
+    while r < rows {
+        let (weights, shrinks, sums) = (&weights[r..], &shrinks[r..], &mut sums[r * blocks..]);
+        r += match rows - r {
+            3.. => values_of_rows::<S, T, 3>(s, weights, len, row, shrinks, sums),
+            2 => values_of_rows::<S, T, 2>(s, weights, len, row, shrinks, sums),
+            _ => values_of_rows::<S, T, 1>(s, weights, len, row, shrinks, sums),
+        };
+    }
+}
+
+/// [`values_of_all`] of the first `R` rows, each value widened once; returns `R`.
+#[inline(always)]
+fn values_of_rows<'v, S: Simd, T: Stored, const R: usize>(
     s: S,
     weights: &[[Block; TILE / LANES]],
     len: usize,

@@ -10,20 +10,17 @@ use super::super::simd::{LANES, PairUnit, Simd};
 use super::super::tiles::{BLOCK, DEPTH, Engine, Place, Rows, Started, Step};
 use super::backward::{Gradients, Saved, each_head};
 use super::panels::{columns, pairs, round};
+use super::scratch::{Factors, Scratch};
 use super::{Inputs, Stored};
 use bytemuck::Zeroable;
 use half::bf16;
-use std::cell::Cell;
 use std::f32::consts::LOG2_E;
 
 /// Queries that a block of keys meets at once.
-const QUERIES: usize = 512;
-
-/// Numbers of a head's keys up to which a thread keeps what it worked with.
-const KEPT: usize = 1 << 19;
+pub(super) const QUERIES: usize = 512;
 
 /// Keys whose scores are kept for the gradient of the queries.
-const KEYS: usize = 256;
+pub(super) const KEYS: usize = 256;
 
 /// As [`super::attention_backward`], with the tiles of `engine`.
 pub(crate) fn attention_backward<T: Stored>(
@@ -49,67 +46,6 @@ struct Task<'a, T, E> {
     v: &'a mut [f32],
 }
 
-/// What a task works with, kept for the thread's next: no allocator clears it each time.
-#[derive(Default)]
-struct Scratch {
-    factors: Factors,
-    /// `[queries]`.
-    logs: Vec<f32>,
-    common: Vec<f32>,
-    /// `[keys, dim]`.
-    key_sums: Vec<f32>,
-    value_sums: Vec<f32>,
-    /// `[dim, queries at once]`.
-    query_sums: Vec<f32>,
-    /// `[BLOCK, queries at once]`, and so the rows.
-    scores: Vec<f32>,
-    slopes: Vec<f32>,
-    weight_rows: Vec<Step>,
-    slope_rows: Vec<Step>,
-    /// `[query / 16, KEYS / 2]`.
-    slope_pairs: Vec<PairUnit>,
-}
-
-thread_local! {
-    static SCRATCH: Cell<Scratch> = Cell::default();
-}
-
-impl Scratch {
-    /// Sums are 0 then; the rest is of no certain value.
-    fn fit(&mut self, [queries, keys, dim]: [usize; 3]) {
-        let wide = QUERIES.min(queries);
-        for (sums, len) in
-            [(&mut self.key_sums, keys * dim), (&mut self.value_sums, keys * dim), (&mut self.query_sums, dim * wide)]
-        {
-            sums.clear();
-            sums.resize(len, 0.0);
-        }
-        self.logs.resize(queries, 0.0);
-        self.common.resize(queries, 0.0);
-        self.scores.resize(BLOCK * wide, 0.0);
-        self.slopes.resize(BLOCK * wide, 0.0);
-        self.weight_rows.resize(BLOCK * wide / DEPTH, Step::zeroed());
-        self.slope_rows.resize(BLOCK * wide / DEPTH, Step::zeroed());
-        self.slope_pairs.resize(KEYS / 2 * wide / LANES, PairUnit::zeroed());
-    }
-}
-
-/// The head's numbers as factors.
-#[derive(Default)]
-struct Factors {
-    /// `[query / 16, dim / 2]`: queries and the output's gradient, as columns.
-    query_columns: Vec<PairUnit>,
-    grad_columns: Vec<PairUnit>,
-    /// `[dim / 16, query / 2]`: both as rows.
-    query_rows: Vec<PairUnit>,
-    grad_rows: Vec<PairUnit>,
-    /// `[key, dim]`, as left factors.
-    keys: Vec<Step>,
-    values: Vec<Step>,
-    /// `[dim, key]`.
-    turned_keys: Vec<Step>,
-}
-
 impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
     type Out = ();
 
@@ -118,8 +54,7 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
         let z = self.inputs.sizes;
         let (queries, keys) = (z.queries.next_multiple_of(BLOCK), z.keys.next_multiple_of(BLOCK));
         let dim = z.dim.next_multiple_of(DEPTH);
-        let mut scratch = SCRATCH.take();
-        scratch.fit([queries, keys, dim]);
+        let mut scratch = Scratch::take([queries, keys, dim]);
         self.factors(s, [queries, keys, dim], &mut scratch.factors);
         let Scratch {
             factors,
@@ -249,9 +184,7 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
                 to.iter_mut().zip(sums).for_each(|(to, sum)| *to = sum * scale);
             }
         }
-        if keys * dim <= KEPT {
-            SCRATCH.set(scratch);
-        }
+        scratch.keep();
     }
 }
 
