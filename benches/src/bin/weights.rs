@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     let mut files: Vec<_> = fs::read_dir("examples/data")?.collect::<std::io::Result<_>>()?;
     files.sort_by_key(fs::DirEntry::path);
     let mut text = String::new();
-    for file in files.iter().filter(|file| file.path().extension().is_some_and(|e| e == "txt" || e == "md")) {
+    for file in files.iter().filter(|file| file.path().extension().is_some_and(|e| e == "txt")) {
         text += &fs::read_to_string(file.path())?;
     }
     let ids = checkpoint.tokenizer()?.encode(&text)?;
