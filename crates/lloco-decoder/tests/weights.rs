@@ -70,9 +70,14 @@ fn decoding_token_by_token_equals_reading_at_once() {
             let hidden = decoder.forward(decoder.embed(&[id]).unwrap(), Pass::new().cache(&mut cache)).unwrap();
             found.extend(values(decoder.logits(hidden)));
         }
-        // Where the CPU multiplies tiles, many rows are rounded more than few.
+        // Where the CPU multiplies tiles, many rows are rounded more than few; where inputs are of eight bits, few more.
+        let tolerance = match weights {
+            WeightType::F32 => 1e-5,
+            WeightType::Q4 => 0.03,
+            _ => 0.02,
+        };
         let found = distance(&found, &scores(&decoder));
-        assert!(found < if weights == WeightType::F32 { 1e-5 } else { 0.02 }, "{weights:?}: {found}");
+        assert!(found < tolerance, "{weights:?}: {found}");
     }
 }
 

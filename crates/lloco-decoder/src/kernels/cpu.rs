@@ -12,7 +12,7 @@ pub(crate) enum Isa {
     Portable,
     /// AVX2, FMA and F16C.
     Avx2,
-    /// AVX-512 F and BW.
+    /// AVX-512 F, BW and DQ.
     Avx512,
     /// AVX-512 with bf16 dot products.
     Avx512Bf16,
@@ -66,7 +66,7 @@ impl Isa {
             // SAFETY: `self <= richest()`, so `detect` has found AVX2, FMA and F16C.
             Isa::Avx2 => unsafe { run_avx2(kernel) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `self <= richest()`, so `detect` has found AVX-512 F and BW.
+            // SAFETY: `self <= richest()`, so `detect` has found AVX-512 F, BW and DQ.
             Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => unsafe { run_avx512(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => kernel.run(Portable),
@@ -90,7 +90,7 @@ fn run_avx2<K: Kernel>(kernel: K) -> K::Out {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx2,fma,f16c")]
 fn run_avx512<K: Kernel>(kernel: K) -> K::Out {
     // SAFETY: this function's own features.
     kernel.run(unsafe { Avx512::new() })
@@ -106,7 +106,10 @@ fn detect() -> Isa {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
     if !avx2 {
         Isa::Portable
-    } else if !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")) {
+    } else if !(is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq"))
+    {
         Isa::Avx2
     } else if !is_x86_feature_detected!("avx512bf16") {
         Isa::Avx512

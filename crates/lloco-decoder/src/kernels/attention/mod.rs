@@ -13,6 +13,7 @@
 mod backward;
 pub(crate) mod cache;
 mod decode;
+mod lazy_softmax;
 pub(crate) mod packed;
 mod panels;
 mod prefill;

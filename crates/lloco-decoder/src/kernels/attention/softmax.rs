@@ -1,9 +1,7 @@
 //! The softmax of a row of scores that come tile by tile (arXiv 1805.02867).
 
-use super::super::simd::{Block, LANES, PairUnit, Simd};
+use super::super::simd::{Block, LANES, Simd};
 use super::TILE;
-use bytemuck::Zeroable;
-use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// Running maximum and sum of exponentials of one row of scores.
@@ -38,44 +36,6 @@ impl Softmax {
             let e = s.exp(s.sub(s.load(block), s.splat(max)));
             s.store(block, e);
             sum = s.add(sum, e);
-        }
-        let shrink = if self.max == max { 1.0 } else { (self.max - max).exp() };
-        self.sum = self.sum * shrink + s.sum(sum);
-        self.max = max;
-        shrink
-    }
-
-    /// As [`Softmax::tile`], of an even number of blocks of scores that are still to be scaled; the exponentials go to `to`,
-    /// rounded, those of two blocks in turns.
-    #[inline(always)]
-    pub(crate) fn chunk<S: Simd>(
-        &mut self,
-        s: S,
-        scores: &mut [Block],
-        seen: Range<usize>,
-        scale: f32,
-        to: &mut [PairUnit],
-    ) -> f32 {
-        assert_eq!(scores.len(), 2 * to.len(), "scores in pairs of blocks");
-        if seen.is_empty() {
-            to.fill(PairUnit::zeroed());
-            return 1.0;
-        }
-        scores.as_flattened_mut()[..seen.start].fill(f32::NEG_INFINITY);
-        scores.as_flattened_mut()[seen.end..].fill(f32::NEG_INFINITY);
-        let mut max = s.splat(f32::NEG_INFINITY);
-        for block in scores.iter() {
-            max = s.max(s.load(block), max);
-        }
-        let max = self.max.max(s.max_lane(max) * scale);
-        // In powers of two.
-        let (steps, top) = (s.splat(scale * LOG2_E), s.splat(-max * LOG2_E));
-        let mut sum = s.splat(0.0);
-        for ([even, odd], to) in scores.as_chunks().0.iter().zip(to) {
-            let even = s.exp2_coarse(s.fma(s.load(even), steps, top));
-            let odd = s.exp2_coarse(s.fma(s.load(odd), steps, top));
-            s.store_unit_positive(to, even, odd);
-            sum = s.add(sum, s.add(even, odd));
         }
         let shrink = if self.max == max { 1.0 } else { (self.max - max).exp() };
         self.sum = self.sum * shrink + s.sum(sum);

@@ -1,7 +1,8 @@
 //! Attention of many queries by tile registers: queries, keys, values and weights in bf16, scores and sums in f32.
 //!
 //! A task takes a run of positions of all query heads that share a key head, [`BLOCK`] rows at a time. Rows meet the keys a
-//! long chunk at a time, so that sums stay in registers over all of it; between chunks the softmax is an online one.
+//! block at a time: while tiles compute the next block's scores, vector registers turn this one's into weights. The values
+//! follow a long chunk at a time, so that sums stay in registers over all of it.
 
 use super::super::cpu::{Isa, Kernel};
 use super::super::crew;
@@ -10,13 +11,14 @@ use super::super::shared::Shared;
 use super::super::simd::{Block, LANES, PairUnit, Simd};
 use super::super::tiles::{BLOCK, DEPTH, Engine, Place, Rows, Started, Step, hardware};
 use super::panels::{columns, pairs, round};
-use super::softmax::Softmax;
+use super::lazy_softmax::LazySoftmax;
 use super::{Inputs, Stored};
 use bytemuck::Zeroable;
+use half::bf16;
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Keys that a block of rows meets at once.
+/// Keys whose values a block of rows meets at once.
 const CHUNK: usize = 256;
 
 /// Positions of a task.
@@ -105,7 +107,7 @@ impl<T: Stored> Kernel for Pack<'_, T> {
 }
 
 /// The key whose value is at this place among the values: of each block of keys, the first half and the second in turns, as
-/// [`Softmax::chunk`] leaves the weights.
+/// [`LazySoftmax::block`] leaves the weights.
 fn key_at(place: usize) -> usize {
     place / BLOCK * BLOCK + place % 2 * LANES + place % BLOCK / 2
 }
@@ -126,7 +128,9 @@ struct Task<'a, T, E> {
 #[derive(Default)]
 struct Scratch {
     queries: Vec<Step>,
-    scores: Vec<Block>,
+    /// Of a block of keys, and of the next one: `[rows, 2]`.
+    scores: [Vec<[Block; 2]>; 2],
+    /// `[rows, keys of a chunk]`.
     weights: Vec<Step>,
     sums: Vec<f32>,
 }
@@ -138,7 +142,9 @@ thread_local! {
 impl Scratch {
     fn fit(&mut self, dim: usize) {
         self.queries.resize(BLOCK * dim / DEPTH, Step::zeroed());
-        self.scores.resize(BLOCK * CHUNK / LANES, [0.0; LANES]);
+        for scores in &mut self.scores {
+            scores.resize(BLOCK, [[0.0; LANES]; 2]);
+        }
         self.weights.resize(BLOCK * CHUNK / DEPTH, Step::zeroed());
         self.sums.resize(BLOCK * dim, 0.0);
     }
@@ -185,33 +191,38 @@ impl<T: Stored, E: Engine> Task<'_, T, E> {
             }
         }
         let [keys, values] = self.packed.head(self.batch * sizes.kv_heads + self.kv_head);
-        let mut state = [Softmax::new(); BLOCK];
+        let mut state = [LazySoftmax::new(); BLOCK];
         let padding = self.inputs.padding(self.batch);
         let last = (first..first + rows).map(|row| self.at(row).1).max().unwrap_or(0);
         let (begin, end) = (padding / BLOCK * BLOCK, sizes.visible(last));
+        let score = |start: usize, scores: &mut [[Block; 2]]| {
+            let panel = |p: usize| &keys[(start / LANES + p) * (dim / 2)..][..dim / 2];
+            let scores = Shared::new(scores.as_flattened_mut().as_flattened_mut());
+            // SAFETY: nobody else has the scores.
+            let place = unsafe { Place::new(&scores, 0, BLOCK) };
+            tiles.product(Rows { steps: queries, stride: steps }, [panel(0), panel(1)], &place, false);
+        };
+        if begin < end {
+            score(begin, &mut scores[0]);
+        }
         for start in (begin..end).step_by(CHUNK) {
             let count = CHUNK.min(end - start).next_multiple_of(BLOCK);
-            {
-                let scores = Shared::new(scores.as_flattened_mut());
-                let x = Rows { steps: queries, stride: steps };
-                for column in (0..count).step_by(BLOCK) {
-                    let panel = |p: usize| &keys[((start + column) / LANES + p) * (dim / 2)..][..dim / 2];
-                    // SAFETY: nobody else has the scores.
-                    let place = unsafe { Place::new(&scores, column, CHUNK) };
-                    tiles.product(x, [panel(0), panel(1)], &place, false);
+            for column in (0..count).step_by(BLOCK) {
+                let block = start + column;
+                let [now, next] = &mut *scores;
+                if block + BLOCK < end {
+                    score(block + BLOCK, next);
                 }
-            }
-            let (blocks, wide) = (count / LANES, CHUNK / LANES);
-            for r in 0..rows {
-                let seen = sizes.visible(self.at(first + r).1).min(start + count).saturating_sub(start);
-                let scores = &mut scores[r * wide..][..blocks];
-                let to = bytemuck::cast_slice_mut(&mut weights[r * CHUNK / DEPTH..][..count / DEPTH]);
-                let shrunk = state[r].chunk(s, scores, padding.saturating_sub(start)..seen, sizes.scale(), to);
-                if start > begin && shrunk != 1.0 {
-                    for sum in sums[r * dim..(r + 1) * dim].as_chunks_mut().0 {
-                        s.store(sum, s.mul(s.load(sum), s.splat(shrunk)));
+                self.mask(first..first + rows, block, padding, now);
+                for r in 0..rows {
+                    let weights = &mut weights[r * CHUNK / DEPTH..][..=column / DEPTH];
+                    let to = bytemuck::cast_mut(&mut weights[column / DEPTH]);
+                    if let Some(shrunk) = state[r].block(s, &now[r], sizes.scale(), to) {
+                        let sums = if start > begin { &mut sums[r * dim..(r + 1) * dim] } else { &mut [] };
+                        shrink(shrunk, &mut weights[..column / DEPTH], sums);
                     }
                 }
+                scores.swap(0, 1);
             }
             let sums = Shared::new(sums.as_mut_slice());
             let x = Rows { steps: weights, stride: CHUNK / DEPTH };
@@ -230,11 +241,37 @@ impl<T: Stored, E: Engine> Task<'_, T, E> {
                 let place = (self.batch * sizes.heads + head) * sizes.queries + position;
                 (self.out.piece(row * sizes.dim, sizes.dim), self.lse.piece(place, 1))
             };
-            let (scale, log) = state[r].finish();
+            let (scale, log) = state[r].finish(s);
             for (out, sum) in out.iter_mut().zip(&sums[r * dim..]) {
                 *out = if scale == 0.0 { 0.0 } else { sum * scale };
             }
             lse[0] = log;
         }
+    }
+
+    /// Negative infinity instead of the scores of those keys of the block at `start` that a row does not see.
+    #[inline(always)]
+    fn mask(&self, rows: Range<usize>, start: usize, padding: usize, scores: &mut [[Block; 2]]) {
+        let sizes = self.inputs.sizes;
+        if padding <= start && start + BLOCK <= sizes.visible(self.positions.start) {
+            return;
+        }
+        for (row, scores) in rows.zip(scores) {
+            let seen = sizes.visible(self.at(row).1).clamp(start, start + BLOCK) - start;
+            let scores = scores.as_flattened_mut();
+            scores[..padding.clamp(start, start + BLOCK) - start].fill(f32::NEG_INFINITY);
+            scores[seen..].fill(f32::NEG_INFINITY);
+        }
+    }
+}
+
+/// Makes weights and sums of one row `shrunk` times as large.
+#[cold]
+fn shrink(shrunk: f32, weights: &mut [Step], sums: &mut [f32]) {
+    for weight in weights.iter_mut().flat_map(|step| &mut step.0) {
+        *weight = bf16::from_f32(weight.to_f32() * shrunk);
+    }
+    for sum in sums {
+        *sum *= shrunk;
     }
 }

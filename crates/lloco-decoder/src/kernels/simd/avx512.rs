@@ -1,22 +1,22 @@
-//! Sixteen lanes in one `zmm`: AVX-512 F and BW.
+//! Sixteen lanes in one `zmm`: AVX-512 F, BW and DQ.
 
 use super::{Block, LANES, PairUnit, Simd, pair, quad};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
-/// AVX-512 F and BW: one `zmm`.
+/// AVX-512 F, BW and DQ: one `zmm`.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());
 
 impl Avx512 {
     /// # Safety
-    /// The CPU must have AVX-512 F and BW.
+    /// The CPU must have AVX-512 F, BW and DQ.
     pub(crate) unsafe fn new() -> Self {
         Self(())
     }
 }
 
-/// A call of AVX-512 intrinsics. SAFETY of all of them: `self` exists only where the CPU has AVX-512 F and BW, and
+/// A call of AVX-512 intrinsics. SAFETY of all of them: `self` exists only where the CPU has AVX-512 F, BW and DQ, and
 /// memory is reached through references to arrays of the full width, unaligned loads and stores.
 macro_rules! avx512 {
     ($e:expr) => {
@@ -209,19 +209,21 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn exp2_coarse(self, x: __m512) -> __m512 {
-        // 2^f for f in -0.5..=0.5 by the cubic of least relative error; `scalef` does the rest, and what underflows.
-        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        // 2^f for f in 0.0..=1.0 by the cubic of least relative error; `scalef` rounds down as `reduce` does, and knows
+        // what becomes of too small, too large and infinite numbers.
+        const FLOOR: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
         avx512!({
-            // The second operand is what a NaN comes out as.
-            let x = _mm512_max_ps(_mm512_set1_ps(-200.0), x);
-            let n = _mm512_roundscale_ps::<NEAREST>(x);
-            let f = _mm512_sub_ps(x, n);
-            let p = _mm512_set1_ps(5.517_167e-2);
-            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.426_111_3e-1));
-            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.932_61e-1));
-            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.999_280_7e-1));
-            _mm512_scalef_ps(p, n)
+            let f = _mm512_reduce_ps::<FLOOR>(x);
+            let p = _mm512_set1_ps(7.8024524e-02);
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.2606716e-01));
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9583355e-01));
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.9992521e-01));
+            _mm512_scalef_ps(p, x)
         })
+    }
+    #[inline(always)]
+    fn any_above(self, x: __m512, limit: f32) -> bool {
+        avx512!(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_set1_ps(limit)) != 0)
     }
     #[inline(always)]
     fn silu_coarse(self, x: __m512) -> __m512 {

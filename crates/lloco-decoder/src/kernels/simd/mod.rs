@@ -135,6 +135,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.flush_exp(x, y)
     }
 
+    /// Whether any lane is above `limit`; a NaN is not.
+    #[inline(always)]
+    fn any_above(self, x: Self::F, limit: f32) -> bool {
+        let mut lanes = [0.0; LANES];
+        self.store(&mut lanes, x);
+        lanes.iter().any(|x| *x > limit)
+    }
+
     /// Asks for the cache lines of the item `ahead` places behind `item`, which need not exist.
     #[inline(always)]
     fn fetch<T>(self, item: &T, ahead: usize) {

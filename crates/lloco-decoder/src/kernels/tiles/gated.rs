@@ -54,7 +54,6 @@ impl<E: Engine> Kernel for Task<'_, E> {
     fn run<S: Simd>(self, s: S) {
         let steps = self.x.depth();
         let together = (AT_HAND / (2 * steps * SIDE * size_of::<PairUnit>())).max(2).next_multiple_of(2);
-        let at_once = (AT_HAND / (steps * size_of::<Step>())).max(1).next_multiple_of(BLOCK);
         let [mut first_memory, mut second_memory] = UNPACKED.take();
         let mut sums = [[[0.0; LANES]; 2 * BLOCK]; 2];
         let tiles = self.engine.start();
@@ -62,21 +61,19 @@ impl<E: Engine> Kernel for Task<'_, E> {
             let panels = first..self.panels.end.min(first + together);
             let gate = self.weights[0].panels(panels.clone(), steps, &mut first_memory);
             let up = self.weights[1].panels(panels.clone(), steps, &mut second_memory);
-            for from in (0..self.rows).step_by(at_once) {
+            for row in (0..self.rows).step_by(BLOCK) {
                 for p in panels.clone().step_by(2) {
                     // A lone last panel is multiplied twice; what comes of it is cut off below.
                     let last = (p + 1).min(panels.end - 1);
                     let of = |units, p: usize| panel(units, p - first, steps);
                     let both = [[of(gate, p), of(gate, last)], [of(up, p), of(up, last)]];
-                    for row in (from..self.rows.min(from + at_once)).step_by(BLOCK) {
-                        for (panels, sums) in both.iter().zip(&mut sums) {
-                            let sums = Shared::new(sums.as_flattened_mut());
-                            // SAFETY: nobody else has them.
-                            let place = unsafe { Place::new(&sums, 0, BLOCK) };
-                            tiles.product(self.x.block(row), *panels, &place, false);
-                        }
-                        self.put(s, row, p, &sums);
+                    for (panels, sums) in both.iter().zip(&mut sums) {
+                        let sums = Shared::new(sums.as_flattened_mut());
+                        // SAFETY: nobody else has them.
+                        let place = unsafe { Place::new(&sums, 0, BLOCK) };
+                        tiles.product(self.x.block(row), *panels, &place, false);
                     }
+                    self.put(s, row, p, &sums);
                 }
             }
         }

@@ -11,8 +11,8 @@ use bytemuck::Zeroable;
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Bytes of panels, and of rows of x, that stay in the second-level cache together.
-pub(super) const AT_HAND: usize = 512 * 1024;
+/// Bytes of panels that stay in the second-level cache while all rows meet them.
+pub(super) const AT_HAND: usize = 1024 * 1024;
 
 /// Packed weights that tiles multiply.
 #[derive(Clone, Copy)]
@@ -67,20 +67,18 @@ impl Task<'_> {
     fn run(&self, engine: impl Engine) {
         let steps = self.x.depth();
         let together = (AT_HAND / (steps * SIDE * size_of::<PairUnit>())).max(2).next_multiple_of(2);
-        let at_once = (AT_HAND / (steps * size_of::<super::Step>())).max(1).next_multiple_of(BLOCK);
         let mut memory = UNPACKED.take();
         let tiles = engine.start();
         for first in self.panels.clone().step_by(together) {
             let panels = first..self.panels.end.min(first + together);
             let units = self.weights.panels(panels.clone(), steps, &mut memory);
-            for from in (0..self.rows).step_by(at_once) {
+            // The rows of a block stay in the first-level cache, and what comes of them goes to the same few pages.
+            for row in (0..self.rows).step_by(BLOCK) {
                 for p in panels.clone().step_by(2) {
                     // A lone last panel is multiplied twice.
                     let pair = [p, (p + 1).min(panels.end - 1)];
                     let both = pair.map(|p| &units[(p - first) * steps * SIDE..][..steps * SIDE]);
-                    for row in (from..self.rows.min(from + at_once)).step_by(BLOCK) {
-                        self.block(&tiles, row, pair, both);
-                    }
+                    self.block(&tiles, row, pair, both);
                 }
             }
         }
