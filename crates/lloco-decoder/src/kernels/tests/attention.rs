@@ -80,6 +80,42 @@ fn every_path_attends() {
     }
 }
 
+/// Exponentials relative to the first scores would have no number for later ones.
+#[test]
+fn scores_may_jump_along_the_keys() {
+    let z = sizes([1, 1, 1, 300, 300, 16], true);
+    // Numbers that bf16 has: scores of 0, 120, 119 and 480.
+    let q: Vec<f32> = (0..z.queries * z.dim).map(|at| if at % z.dim == 0 { 16.0 } else { 0.0 }).collect();
+    let score =
+        |key: usize| [0.0, 120.0, 119.0, 480.0][(key >= 20) as usize + (key >= 70) as usize + (key >= 200) as usize];
+    let k: Vec<f32> =
+        (0..z.keys * z.dim).map(|at| if at % z.dim == 0 { score(at / z.dim) / 4.0 } else { 0.0 }).collect();
+    let v = numbers(z.keys * z.dim, 3);
+    let view = |data| View { data, offset: 0, strides: [z.keys * z.dim, z.keys * z.dim, z.dim], dim: z.dim };
+    let inputs = Inputs { sizes: z, q: view(&q), k: view(&k), v: view(&v), padding: &[], rounded: false };
+    let wanted = reference(&inputs);
+    let logs: Vec<f32> = (0..z.queries)
+        .map(|i| {
+            let top = (0..=i).map(score).fold(0.0, f32::max);
+            top + (0..=i).map(|key| f64::from(score(key) - top).exp()).sum::<f64>().ln() as f32
+        })
+        .collect();
+    for isa in Isa::available() {
+        let (mut out, mut lse) = (vec![f32::NAN; q.len()], vec![f32::NAN; z.queries]);
+        attention(isa, inputs, &mut out, Some(&mut lse));
+        close(&out, &wanted, 5e-6, &format!("{isa:?}"));
+        close(&lse, &logs, 1e-4, &format!("{isa:?}"));
+        for in_plain_code in [true, false] {
+            match in_plain_code {
+                true => tiled::with(emulated::Tiles, isa, inputs, &mut out, &mut lse),
+                false => attention(isa, Inputs { rounded: true, ..inputs }, &mut out, Some(&mut lse)),
+            }
+            close(&out, &wanted, 0.01, &format!("{isa:?} rounded"));
+            close(&lse, &logs, 1e-3, &format!("{isa:?} rounded"));
+        }
+    }
+}
+
 #[test]
 fn gradients_by_tiles_are_those_without() {
     for isa in Isa::available() {
