@@ -35,7 +35,7 @@ impl LazySoftmax {
         let mut exponents = [s.fma(s.load(even), steps, below), s.fma(s.load(odd), steps, below)];
         let mut shrunk = None;
         if s.any_above(s.max(exponents[0], exponents[1]), LIMIT) {
-            shrunk = Some(self.raise(scores, scale));
+            shrunk = Some(self.raise(s.max_lane(s.max(s.load(even), s.load(odd))) * scale * LOG2_E));
             below = s.splat(-self.top);
             exponents = [s.fma(s.load(even), steps, below), s.fma(s.load(odd), steps, below)];
         }
@@ -46,14 +46,12 @@ impl LazySoftmax {
         shrunk
     }
 
-    /// Makes exponents relative to the largest of these scores.
-    #[cold]
-    #[inline(never)]
-    fn raise(&mut self, scores: &[Block; 2], scale: f32) -> f32 {
-        let max = scores.as_flattened().iter().copied().fold(f32::NEG_INFINITY, f32::max) * (scale * LOG2_E);
-        let shrunk = (self.top - max).exp2();
+    /// Makes exponents relative to `top`.
+    #[inline(always)]
+    fn raise(&mut self, top: f32) -> f32 {
+        let shrunk = (self.top - top).exp2();
         self.sums = self.sums.map(|sum| sum * shrunk);
-        self.top = max;
+        self.top = top;
         shrunk
     }
 

@@ -9,6 +9,7 @@ use crate::kernels::shared::Shared;
 use crate::kernels::simd::{LANES, PairUnit, Simd};
 use bytemuck::Zeroable;
 use std::cell::Cell;
+use std::mem::swap;
 use std::ops::Range;
 
 /// Bytes of panels that stay in the second-level cache while all rows meet them.
@@ -44,11 +45,14 @@ pub(super) fn work<'a>(
     let out = Shared::new(out);
     // All rows in one task: it unpacks its panels once.
     let cut = Cut::new([rows, k, n], rows, [BLOCK, 2]);
-    cut.work(move |_, panels| Task { x, weights, out: &out, rows, panels, n, add: how == Write::Add }.run(engine))
+    cut.work(move |_, panels| {
+        Isa::best().run(Task { engine, x, weights, out: &out, rows, panels, n, add: how == Write::Add });
+    })
 }
 
 /// One thread's share: all outputs of `panels`.
-struct Task<'a> {
+struct Task<'a, E> {
+    engine: E,
     x: &'a Halves,
     weights: Weights<'a>,
     out: &'a Shared<'a, f32>,
@@ -63,51 +67,58 @@ thread_local! {
     static UNPACKED: Cell<Vec<PairUnit>> = const { Cell::new(Vec::new()) };
 }
 
-impl Task<'_> {
-    fn run(&self, engine: impl Engine) {
+impl<E: Engine> Kernel for Task<'_, E> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
         let steps = self.x.depth();
         let together = (AT_HAND / (steps * SIDE * size_of::<PairUnit>())).max(2).next_multiple_of(2);
         let mut memory = UNPACKED.take();
-        let tiles = engine.start();
+        let tiles = self.engine.start();
         for first in self.panels.clone().step_by(together) {
             let panels = first..self.panels.end.min(first + together);
             let units = self.weights.panels(panels.clone(), steps, &mut memory);
+            // While tiles compute the sums of a block, those of the one before are put where they belong.
+            let (mut now, mut then) = (&mut [[0.0; LANES]; 2 * BLOCK], &mut [[0.0; LANES]; 2 * BLOCK]);
+            let mut before = None;
             // The rows of a block stay in the first-level cache, and what comes of them goes to the same few pages.
             for row in (0..self.rows).step_by(BLOCK) {
                 for p in panels.clone().step_by(2) {
-                    // A lone last panel is multiplied twice.
+                    // A lone last panel is multiplied twice; what comes of it is cut off.
                     let pair = [p, (p + 1).min(panels.end - 1)];
                     let both = pair.map(|p| &units[(p - first) * steps * SIDE..][..steps * SIDE]);
-                    self.block(&tiles, row, pair, both);
+                    {
+                        let sums = Shared::new(now.as_flattened_mut());
+                        // SAFETY: nobody else has them.
+                        let place = unsafe { Place::new(&sums, 0, BLOCK) };
+                        tiles.product(self.x.block(row), both, &place, false);
+                    }
+                    if let Some((row, p)) = before.replace((row, p)) {
+                        self.put(s, row, p, then);
+                    }
+                    swap(&mut now, &mut then);
                 }
+            }
+            if let Some((row, p)) = before {
+                self.put(s, row, p, then);
             }
         }
         UNPACKED.set(memory);
     }
+}
 
-    /// A block of sums.
+impl<E> Task<'_, E> {
+    /// The sums of a block of rows, of the panels from `p` on.
     #[inline(always)]
-    fn block(&self, tiles: &impl Started, row: usize, [p, last]: [usize; 2], panels: [&[PairUnit]; 2]) {
-        let x = self.x.block(row);
-        let columns = p * LANES..self.n.min((last + 1) * LANES);
-        let rows = row..self.rows.min(row + BLOCK);
-        if columns.len() == BLOCK && rows.len() == BLOCK {
-            // SAFETY: the tasks of one product have no row and column in common, and the place ends here.
-            let place = unsafe { Place::new(self.out, row * self.n + p * LANES, self.n) };
-            return tiles.product(x, panels, &place, self.add);
-        }
-        let mut sums = [0.0; BLOCK * BLOCK];
-        {
-            let sums = Shared::new(&mut sums);
-            // SAFETY: nobody else has them.
-            tiles.product(x, panels, &unsafe { Place::new(&sums, 0, BLOCK) }, false);
-        }
-        for (row, sums) in rows.zip(sums.chunks_exact(BLOCK)) {
-            // SAFETY: as above.
-            let out = unsafe { self.out.piece(row * self.n + columns.start, columns.len()) };
-            match self.add {
-                true => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
-                false => out.copy_from_slice(&sums[..columns.len()]),
+    fn put<S: Simd>(&self, s: S, row: usize, p: usize, sums: &[[f32; LANES]; 2 * BLOCK]) {
+        let columns = p * LANES..self.n.min((p + 2).min(self.panels.end) * LANES);
+        for r in 0..BLOCK.min(self.rows - row) {
+            // SAFETY: the tasks of one product have no row and column in common, and the piece ends here.
+            let out = unsafe { self.out.piece((row + r) * self.n + columns.start, columns.len()) };
+            for (out, sums) in out.chunks_mut(LANES).zip(&sums[2 * r..]) {
+                let sums = s.load(sums);
+                s.store_part(out, if self.add { s.add(s.load_part(out), sums) } else { sums });
             }
         }
     }
