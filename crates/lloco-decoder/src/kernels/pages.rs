@@ -1,8 +1,8 @@
-//! Memory of what decoding reads, in large pages.
+//! Memory in large pages.
 //!
-//! A decoded token reads each weight once. In pages of 4 KiB, finding out where a page lies takes a good part of that time,
-//! in a virtual machine above all. So weights and caches are cut from slabs that Linux is asked to make of pages of 2 MiB; elsewhere
-//! they are memory like any other.
+//! A decoded token reads each weight once, and a block of a product's rows is written to as many pages as it has rows. In pages
+//! of 4 KiB, finding out where a page lies takes a good part of that time, in a virtual machine above all. So weights, caches and
+//! large outputs are cut from slabs that Linux is asked to make of pages of 2 MiB; elsewhere they are memory like any other.
 
 use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty};
@@ -17,6 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// Bytes of a slab. Its pages take no memory before they are written.
 const SLAB: usize = 64 << 20;
 
+/// Bytes of a large page.
+const PAGE: usize = 2 << 20;
+
 /// Of all items.
 const ALIGN: usize = 64;
 
@@ -24,6 +27,7 @@ const ALIGN: usize = 64;
 static CURRENT: Mutex<(Weak<Slab>, usize)> = Mutex::new((Weak::new(), 0));
 
 /// Items that lie together, zero at first. Owned as by a `Box<[T]>`.
+#[derive(Debug)]
 pub(crate) struct Pages<T> {
     items: NonNull<T>,
     len: usize,
@@ -36,6 +40,7 @@ unsafe impl<T: Send> Send for Pages<T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Pages<T> {}
 
+#[derive(Debug)]
 struct Slab {
     start: NonNull<u8>,
     len: usize,
@@ -48,19 +53,25 @@ unsafe impl Send for Slab {}
 unsafe impl Sync for Slab {}
 
 impl Slab {
-    fn new(len: usize) -> Option<Arc<Self>> {
-        let mut map = MmapMut::map_anon(len).ok()?;
+    /// `len` bytes, `large` of them in large pages.
+    fn new(len: usize, large: usize) -> Option<Arc<Self>> {
+        // Address space, not memory: large pages lie at multiples of their size.
+        let mut map = MmapMut::map_anon(len.checked_add(PAGE)?).ok()?;
+        let before = map.as_ptr().align_offset(PAGE);
+        let before = if before < PAGE { before } else { 0 };
         // A wish: a system without large pages goes on with small ones.
         #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        let start = NonNull::new(map.as_mut_ptr())?;
+        let _ = map.advise_range(memmap2::Advice::HugePage, before, large);
+        #[cfg(not(target_os = "linux"))]
+        let _ = large;
+        let start = NonNull::new(map[before..].as_mut_ptr())?;
         Some(Arc::new(Self { start, len, _map: map }))
     }
 
     /// `bytes` of zeros, a multiple of [`ALIGN`], in the current slab, the next one, or, if they are many, one of their own.
     fn cut(bytes: usize) -> Option<(Arc<Self>, NonNull<u8>)> {
         if bytes > SLAB / 2 {
-            let slab = Self::new(bytes)?;
+            let slab = Self::new(bytes, bytes)?;
             let start = slab.start;
             return Some((slab, start));
         }
@@ -68,7 +79,7 @@ impl Slab {
         let slab = match current.0.upgrade() {
             Some(slab) if slab.len - current.1 >= bytes => slab,
             _ => {
-                let slab = Self::new(SLAB)?;
+                let slab = Self::new(SLAB, SLAB)?;
                 *current = (Arc::downgrade(&slab), 0);
                 slab
             }
@@ -88,10 +99,20 @@ impl<T: Zeroable + Copy> Pages<T> {
         Self { items: start.cast(), len, _slab: slab }
     }
 
+    /// `len` zeros in a slab of their own, which takes no more memory than they do: what fills no large page lies in small ones.
+    pub(crate) fn alone(len: usize) -> Self {
+        let size = bytes::<T>(len);
+        let Some(slab) = Slab::new(size, size / PAGE * PAGE) else { failed::<T>(len) };
+        // As in `zeroed`.
+        Self { items: slab.start.cast(), len, _slab: slab }
+    }
+
     /// So many times `len` zeros, in a slab of their own: it goes when they go.
     pub(crate) fn apart(count: usize, len: usize) -> Vec<Self> {
         let size = bytes::<T>(len);
-        let Some(slab) = size.checked_mul(count.max(1)).and_then(Slab::new) else { failed::<T>(len) };
+        let Some(slab) = size.checked_mul(count.max(1)).and_then(|size| Slab::new(size, size)) else {
+            failed::<T>(len)
+        };
         // SAFETY: all of them lie within the slab.
         let place = |i: usize| unsafe { slab.start.add(i * size) };
         // As in `zeroed`.

@@ -4,15 +4,21 @@
 //! output of megabytes for each product of a prefill, a fifth of the time. Here they are kept for the next output of
 //! about the same size.
 
+use super::pages::Pages;
 use burn::tensor::{Bytes, DType, TensorData};
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty};
+use bytemuck::Pod;
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::mem::{MaybeUninit, take};
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Numbers below which the allocator is left to itself.
 const LEAST: usize = 1 << 15;
+
+/// Numbers from which memory is in large pages: those that fill one.
+const LARGE: usize = 1 << 19;
 
 /// Numbers that are kept at most: 128 MiB.
 const MOST: usize = 1 << 25;
@@ -26,15 +32,53 @@ static KEPT: Mutex<Kept> = Mutex::new(Kept { blocks: VecDeque::new(), outputs: 0
 #[derive(Debug)]
 pub(crate) struct Buffer {
     /// All of a block that was kept, so that none of it is ever cleared again; the first `len` are the buffer's.
-    block: Vec<f32>,
+    block: Memory,
     len: usize,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Heap(Vec<f32>),
+    Pages(Pages<f32>),
+}
+
+impl Memory {
+    fn new(len: usize) -> Self {
+        if len < LARGE { Self::Heap(vec![0.0; len]) } else { Self::Pages(Pages::alone(len)) }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::Heap(Vec::new())
+    }
+}
+
+impl Deref for Memory {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match self {
+            Self::Heap(numbers) => numbers,
+            Self::Pages(numbers) => numbers,
+        }
+    }
+}
+
+impl DerefMut for Memory {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        match self {
+            Self::Heap(numbers) => numbers,
+            Self::Pages(numbers) => numbers,
+        }
+    }
 }
 
 impl Buffer {
     /// `len` numbers of no certain value: to be written before they are read.
     pub(crate) fn new(len: usize) -> Self {
         let kept = if len < LEAST { None } else { keeper().take(len) };
-        let mut block = kept.unwrap_or_else(|| vec![0.0; len]);
+        let mut block = kept.unwrap_or_else(|| Memory::new(len));
         // A kernel that reads what it has not written shows in every test.
         if cfg!(debug_assertions) {
             block.fill(f32::NAN);
@@ -51,8 +95,10 @@ impl Buffer {
 
     /// A tensor's data, without a copy.
     pub(crate) fn into_data(mut self, shape: Vec<usize>) -> TensorData {
-        if self.len < LEAST {
-            return TensorData::new(take(&mut self.block), shape);
+        if self.len < LEAST
+            && let Memory::Heap(numbers) = &mut self.block
+        {
+            return TensorData::new(take(numbers), shape);
         }
         let len = size_of_val(&*self);
         // SAFETY: the buffer's memory is initialised, all `len` bytes of it.
@@ -61,23 +107,62 @@ impl Buffer {
     }
 }
 
+/// As a [`Buffer`], of other items, each within as few cache lines as it can be.
+pub(crate) struct Items<T> {
+    memory: Buffer,
+    /// Numbers before the first item.
+    start: usize,
+    items: PhantomData<T>,
+}
+
+impl<T: Pod> Items<T> {
+    const NUMBERS: usize = size_of::<T>() / size_of::<f32>();
+
+    /// `len` items of no certain value.
+    pub(crate) fn new(len: usize) -> Self {
+        const { assert!(Self::NUMBERS * size_of::<f32>() == size_of::<T>() && align_of::<T>() <= size_of::<T>()) };
+        let memory = Buffer::new((len + 1) * Self::NUMBERS);
+        let start = memory.as_ptr().align_offset(align_of::<T>()).min(Self::NUMBERS);
+        Self { memory, start, items: PhantomData }
+    }
+
+    fn numbers(&self) -> Range<usize> {
+        self.start..self.start + self.memory.len() - Self::NUMBERS
+    }
+}
+
+impl<T: Pod> Deref for Items<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        bytemuck::cast_slice(&self.memory[self.numbers()])
+    }
+}
+
+impl<T: Pod> DerefMut for Items<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        let numbers = self.numbers();
+        bytemuck::cast_slice_mut(&mut self.memory[numbers])
+    }
+}
+
 /// Memory between two outputs.
 struct Kept {
     /// The longest unused first, each with the number of outputs before it came.
-    blocks: VecDeque<(usize, Vec<f32>)>,
+    blocks: VecDeque<(usize, Memory)>,
     outputs: usize,
 }
 
 impl Kept {
     /// The youngest block that takes `len` numbers without wasting much.
-    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+    fn take(&mut self, len: usize) -> Option<Memory> {
         self.outputs += 1;
-        let fits = |(_, block): &(_, Vec<f32>)| (len..=len + len / 4).contains(&block.len());
+        let fits = |(_, block): &(_, Memory)| (len..=len + len / 4).contains(&block.len());
         let place = self.blocks.iter().rposition(fits)?;
         self.blocks.remove(place).map(|(_, block)| block)
     }
 
-    fn put(&mut self, block: Vec<f32>) {
+    fn put(&mut self, block: Memory) {
         self.blocks.push_back((self.outputs, block));
         let mut total: usize = self.blocks.iter().map(|(_, block)| block.len()).sum();
         while let Some((since, block)) = self.blocks.front()

@@ -6,6 +6,7 @@
 
 use super::super::cpu::{Isa, Kernel};
 use super::super::crew;
+use super::super::reuse::Items;
 use super::super::rows::each_piece_of_two;
 use super::super::shared::Shared;
 use super::super::simd::{Block, LANES, PairUnit, Simd};
@@ -43,12 +44,13 @@ pub(crate) fn with<T: Stored>(engine: impl Engine, isa: Isa, inputs: Inputs<'_, 
     });
 }
 
-/// Keys and values of all heads as panels, rounded, padded with zeros to whole blocks of keys and of dimensions.
+/// Keys and values of all heads as panels, rounded, padded to whole blocks of keys and of dimensions: with zeros, but for
+/// the keys behind the last one, which no row sees.
 struct Packed {
     /// Of each head, as [`columns`] has them.
-    keys: Vec<PairUnit>,
+    keys: Items<PairUnit>,
     /// Of each head, as [`pairs`] has them, in the order of [`key_at`].
-    values: Vec<PairUnit>,
+    values: Items<PairUnit>,
     /// Keys of a head.
     len: usize,
     /// Dimensions of a head.
@@ -60,7 +62,7 @@ impl Packed {
         let sizes = inputs.sizes;
         let (len, dim) = (sizes.keys.next_multiple_of(BLOCK), sizes.dim.next_multiple_of(DEPTH));
         let (heads, each) = (sizes.batch * sizes.kv_heads, len * dim / (2 * LANES));
-        let [mut keys, mut values] = [0; 2].map(|_| vec![PairUnit::zeroed(); heads * each]);
+        let [mut keys, mut values] = [0; 2].map(|_| Items::new(heads * each));
         each_piece_of_two(&mut keys, each, &mut values, each, |head, keys, values| {
             isa.run(Pack {
                 inputs: *inputs,

@@ -214,10 +214,10 @@ impl Simd for Avx512 {
         const FLOOR: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
         avx512!({
             let f = _mm512_reduce_ps::<FLOOR>(x);
-            let p = _mm512_set1_ps(7.8024524e-02);
-            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.2606716e-01));
-            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9583355e-01));
-            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.9992521e-01));
+            let p = _mm512_set1_ps(7.802_452_4e-2);
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.260_671_6e-1));
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.958_335_5e-1));
+            let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.999_252e-1));
             _mm512_scalef_ps(p, x)
         })
     }

@@ -16,10 +16,11 @@ pub(crate) use gated::with as gated_with;
 pub(crate) use linear::{Weights, linear};
 
 use super::cpu::{Isa, Kernel};
-use super::reuse::Buffer;
+use super::reuse::Items;
 use super::rows::each_piece;
 use super::shared::Shared;
 use super::simd::{LANES, PairUnit, Simd};
+use bytemuck::Zeroable;
 use half::bf16;
 
 /// Rows and columns of a tile of sums.
@@ -91,14 +92,10 @@ pub(crate) fn hardware() -> impl Engine {
 
 /// Rows of x in bf16, padded with zeros to whole blocks.
 pub(crate) struct Halves {
-    memory: Buffer,
-    start: usize,
+    all: Items<Step>,
     /// Of a row.
     steps: usize,
 }
-
-/// Numbers of memory that a step takes.
-const NUMBERS: usize = size_of::<Step>() / size_of::<f32>();
 
 impl Halves {
     /// `x` `[rows, k]`.
@@ -114,7 +111,7 @@ impl Halves {
         }
         let run = 32 * 1024 / k + 1;
         let steps = run * halves.steps;
-        let whole = &mut halves.steps_mut()[..rows * k.div_ceil(DEPTH)];
+        let whole = &mut halves.all[..rows * k.div_ceil(DEPTH)];
         if rows <= run {
             write(0, whole);
         } else {
@@ -126,29 +123,19 @@ impl Halves {
     /// `rows` times `k` numbers of no certain value, with zeros below them.
     pub(crate) fn blank(rows: usize, k: usize) -> Self {
         let steps = k.div_ceil(DEPTH);
-        let len = rows.next_multiple_of(BLOCK) * steps;
-        let memory = Buffer::new((len + 1) * NUMBERS);
-        // Every step within one cache line.
-        let start = memory.as_ptr().align_offset(align_of::<Step>()).min(NUMBERS);
-        let mut halves = Self { memory, start, steps };
-        halves.steps_mut()[rows * steps..].fill(bytemuck::Zeroable::zeroed());
-        halves
+        let mut all = Items::<Step>::new(rows.next_multiple_of(BLOCK) * steps);
+        all[rows * steps..].fill(Step::zeroed());
+        Self { all, steps }
     }
 
     /// All rows.
     pub(crate) fn steps_mut(&mut self) -> &mut [Step] {
-        let len = (self.memory.len() / NUMBERS - 1) * NUMBERS;
-        bytemuck::cast_slice_mut(&mut self.memory[self.start..self.start + len])
-    }
-
-    fn all(&self) -> &[Step] {
-        let len = (self.memory.len() / NUMBERS - 1) * NUMBERS;
-        bytemuck::cast_slice(&self.memory[self.start..self.start + len])
+        &mut self.all
     }
 
     /// One row.
     pub(crate) fn row(&self, row: usize) -> &[Step] {
-        &self.all()[row * self.steps..][..self.steps]
+        &self.all[row * self.steps..][..self.steps]
     }
 
     /// Steps of a row.
@@ -158,7 +145,7 @@ impl Halves {
 
     /// The block of rows that begins at `row`.
     pub(crate) fn block(&self, row: usize) -> Rows<'_> {
-        Rows { steps: &self.all()[row * self.steps..][..BLOCK * self.steps], stride: self.steps }
+        Rows { steps: &self.all[row * self.steps..][..BLOCK * self.steps], stride: self.steps }
     }
 }
 
