@@ -214,7 +214,7 @@ impl Simd for Avx512 {
         const FLOOR: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
         avx512!({
             let f = _mm512_reduce_ps::<FLOOR>(x);
-            let p = _mm512_set1_ps(7.802_452_4e-2);
+            let p = _mm512_set1_ps(7.802_452e-2);
             let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.260_671_6e-1));
             let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.958_335_5e-1));
             let p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.999_252e-1));
