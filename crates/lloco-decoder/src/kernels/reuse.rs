@@ -20,13 +20,14 @@ const LEAST: usize = 1 << 15;
 /// Numbers from which memory is in large pages: those that fill one.
 const LARGE: usize = 1 << 19;
 
-/// Numbers that are kept at most: 128 MiB.
+/// Numbers of the largest block that is kept, and of all that may be kept and in use where no more was in use at once
+/// lately: 128 MiB.
 const MOST: usize = 1 << 25;
 
-/// Outputs after which what none of them could use is given back: those of a few layers.
-const PATIENCE: usize = 64;
+/// Outputs after which what none of them could use is given back: more than a step of training has.
+const PATIENCE: usize = 4096;
 
-static KEPT: Mutex<Kept> = Mutex::new(Kept { blocks: VecDeque::new(), outputs: 0 });
+static KEPT: Mutex<Kept> = Mutex::new(Kept { blocks: VecDeque::new(), outputs: 0, in_use: 0, needed: [0; 2] });
 
 /// Numbers whose memory is kept when it is dropped, if they are many.
 #[derive(Debug)]
@@ -146,11 +147,16 @@ impl<T: Pod> DerefMut for Items<T> {
     }
 }
 
-/// Memory between two outputs.
+/// Memory between two outputs. Together with what is in use it is never much more than what was in use at once: a step
+/// of training finds all of the last one's.
 struct Kept {
     /// The longest unused first, each with the number of outputs before it came.
     blocks: VecDeque<(usize, Memory)>,
     outputs: usize,
+    /// Numbers of the outputs that are alive.
+    in_use: usize,
+    /// The most of them at once, among the last [`PATIENCE`] outputs and those before.
+    needed: [usize; 2],
 }
 
 impl Kept {
@@ -158,15 +164,25 @@ impl Kept {
     fn take(&mut self, len: usize) -> Option<Memory> {
         self.outputs += 1;
         let fits = |(_, block): &(_, Memory)| (len..=len + len / 4).contains(&block.len());
-        let place = self.blocks.iter().rposition(fits)?;
-        self.blocks.remove(place).map(|(_, block)| block)
+        let place = self.blocks.iter().rposition(fits);
+        let block = place.and_then(|place| self.blocks.remove(place)).map(|(_, block)| block);
+        self.in_use += block.as_ref().map_or(len, |block| block.len());
+        if self.outputs.is_multiple_of(PATIENCE) {
+            self.needed = [self.needed[1], 0];
+        }
+        self.needed[1] = self.needed[1].max(self.in_use);
+        block
     }
 
     fn put(&mut self, block: Memory) {
-        self.blocks.push_back((self.outputs, block));
+        self.in_use -= block.len();
+        if block.len() <= MOST {
+            self.blocks.push_back((self.outputs, block));
+        }
+        let most = self.needed.iter().fold(MOST, |most, needed| most.max(*needed)).saturating_sub(self.in_use);
         let mut total: usize = self.blocks.iter().map(|(_, block)| block.len()).sum();
         while let Some((since, block)) = self.blocks.front()
-            && (total > MOST || self.outputs - since > PATIENCE)
+            && (total > most || self.outputs - since > PATIENCE)
         {
             total -= block.len();
             self.blocks.pop_front();
@@ -180,7 +196,7 @@ fn keeper() -> MutexGuard<'static, Kept> {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if (LEAST..=MOST).contains(&self.block.len()) {
+        if self.block.len() >= LEAST {
             keeper().put(take(&mut self.block));
         }
     }
@@ -226,6 +242,7 @@ impl AllocationController for Buffer {
 mod tests {
     use super::*;
     use burn::tensor::{Device, Tensor};
+    use std::collections::HashSet;
 
     #[test]
     fn a_tensor_of_kept_memory_is_like_any_other() {
@@ -255,8 +272,16 @@ mod tests {
 
     #[test]
     fn what_is_kept_has_a_limit() {
-        drop((0..5).map(|_| Buffer::new(MOST / 4)).collect::<Vec<_>>());
-        let total: usize = keeper().blocks.iter().map(|(_, block)| block.len()).sum();
-        assert!(total <= MOST, "{total}");
+        let kept = || keeper().blocks.iter().map(|(_, block)| block.len()).sum::<usize>();
+        for tenths in 5..10 {
+            drop(Buffer::new(MOST / 10 * tenths));
+        }
+        assert!(kept() <= MOST, "{}", kept());
+        // What was in use at once is there for the next step.
+        let step = || (0..5).map(|_| Buffer::new(MOST / 4)).collect::<Vec<_>>();
+        let places = |buffers: &[Buffer]| buffers.iter().map(|buffer| buffer.as_ptr() as usize).collect::<HashSet<_>>();
+        let first = places(&step());
+        assert_eq!(kept(), 5 * (MOST / 4));
+        assert_eq!(places(&step()), first);
     }
 }
