@@ -12,11 +12,12 @@ const LIMIT: f32 = 40.0;
 
 /// Exponents and sums of the exponentials of one row of scores.
 #[derive(Clone, Copy)]
+#[repr(C, align(64))]
 pub(crate) struct LazySoftmax {
-    /// What the exponents are relative to, in powers of two.
-    top: f32,
     /// Lane by lane.
     sums: Block,
+    /// What the exponents are relative to, in powers of two.
+    top: f32,
 }
 
 impl LazySoftmax {

@@ -1,8 +1,9 @@
 //! Attention of many queries by tile registers: queries, keys, values and weights in bf16, scores and sums in f32.
 //!
-//! A task takes a run of positions of all query heads that share a key head, [`BLOCK`] rows at a time. Rows meet the keys a
-//! block at a time: while tiles compute the next block's scores, vector registers turn this one's into weights. The values
-//! follow a long chunk at a time, so that sums stay in registers over all of it.
+//! A task takes a run of positions of all query heads that share a key head. It reads keys and values a chunk at a time, which
+//! all of its rows meet while they are in a cache, [`BLOCK`] rows at a time: first a block of keys after the other, where tiles
+//! compute the next block's scores while vector registers turn this one's into weights; then the values of the whole chunk, so
+//! that sums stay in registers over all of it.
 
 use super::super::cpu::{Isa, Kernel};
 use super::super::crew;
@@ -126,15 +127,16 @@ struct Task<'a, T, E> {
     lse: &'a Shared<'a, f32>,
 }
 
-/// What a block of rows is worked out in.
+/// What the rows of a task are worked out in.
 #[derive(Default)]
 struct Scratch {
     queries: Vec<Step>,
-    /// Of a block of keys, and of the next one: `[rows, 2]`.
-    scores: [Vec<[Block; 2]>; 2],
-    /// `[rows, keys of a chunk]`.
-    weights: Vec<Step>,
+    state: Vec<LazySoftmax>,
     sums: Vec<f32>,
+    /// Of a block of rows and of keys, and of the next one: `[rows, 2]`.
+    scores: [Vec<[Block; 2]>; 2],
+    /// Of a block of rows and a chunk of keys.
+    weights: Vec<Step>,
 }
 
 thread_local! {
@@ -142,13 +144,15 @@ thread_local! {
 }
 
 impl Scratch {
-    fn fit(&mut self, dim: usize) {
-        self.queries.resize(BLOCK * dim / DEPTH, Step::zeroed());
+    fn fit(&mut self, rows: usize, dim: usize) {
+        self.queries.resize(rows * dim / DEPTH, Step::zeroed());
+        self.state.clear();
+        self.state.resize(rows, LazySoftmax::new());
+        self.sums.resize(rows * dim, 0.0);
         for scores in &mut self.scores {
             scores.resize(BLOCK, [[0.0; LANES]; 2]);
         }
         self.weights.resize(BLOCK * CHUNK / DEPTH, Step::zeroed());
-        self.sums.resize(BLOCK * dim, 0.0);
     }
 }
 
@@ -157,11 +161,49 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let sizes = self.inputs.sizes;
+        let (rows, dim) = (self.positions.len() * sizes.group(), self.packed.dim);
         let mut scratch = SCRATCH.take();
-        scratch.fit(self.packed.dim);
+        scratch.fit(rows.next_multiple_of(BLOCK), dim);
+        let Scratch { queries, state, sums, scores, weights } = &mut scratch;
+        for (row, to) in queries.chunks_exact_mut(dim / DEPTH).enumerate() {
+            if row >= rows {
+                to.fill(Step::zeroed());
+                continue;
+            }
+            let (head, position) = self.at(row);
+            round(s, self.inputs.q.row(self.batch, head, position), to);
+        }
         let tiles = self.engine.start();
-        for first in (0..self.positions.len() * self.inputs.sizes.group()).step_by(BLOCK) {
-            self.rows(s, &tiles, first, &mut scratch);
+        let padding = self.inputs.padding(self.batch);
+        let (begin, end) = (padding / BLOCK * BLOCK, sizes.visible(self.positions.end - 1));
+        if begin < end {
+            self.score(&tiles, queries, 0, begin, &mut scores[0]);
+        }
+        for start in (begin..end).step_by(CHUNK) {
+            let count = CHUNK.min(end - start).next_multiple_of(BLOCK);
+            for first in (0..rows).step_by(BLOCK) {
+                let place = first * dim..(first + BLOCK) * dim;
+                for column in (0..count).step_by(BLOCK) {
+                    let [now, next] = &mut *scores;
+                    if column + BLOCK < count {
+                        self.score(&tiles, queries, first, start + column + BLOCK, next);
+                    } else if first + BLOCK < rows {
+                        self.score(&tiles, queries, first + BLOCK, start, next);
+                    } else if start + CHUNK < end {
+                        self.score(&tiles, queries, 0, start + CHUNK, next);
+                    }
+                    let rows = first..rows.min(first + BLOCK);
+                    self.mask(rows.clone(), start + column, padding, now);
+                    let sums = if start > begin { &mut sums[place.clone()] } else { &mut [] };
+                    self.weigh(s, now, &mut state[rows], column / DEPTH, weights, sums);
+                    scores.swap(0, 1);
+                }
+                self.add_values(&tiles, weights, start..start + count, &mut sums[place], start > begin);
+            }
+        }
+        for row in 0..rows {
+            self.put(s, row, &state[row], &sums[row * dim..]);
         }
         SCRATCH.set(scratch);
     }
@@ -175,80 +217,73 @@ impl<T: Stored, E: Engine> Task<'_, T, E> {
         (self.kv_head * self.inputs.sizes.group() + row / span, self.positions.start + row % span)
     }
 
-    /// One block of rows.
+    /// The products of the block of rows from `first` on with the block of keys from `start` on.
     #[inline(always)]
-    fn rows<S: Simd>(&self, s: S, tiles: &impl Started, first: usize, scratch: &mut Scratch) {
-        let Inputs { sizes, q, .. } = self.inputs;
+    fn score(&self, tiles: &impl Started, queries: &[Step], first: usize, start: usize, scores: &mut [[Block; 2]]) {
+        let dim = self.packed.dim;
+        let [keys, _] = self.packed.head(self.batch * self.inputs.sizes.kv_heads + self.kv_head);
+        let panel = |p: usize| &keys[(start / LANES + p) * (dim / 2)..][..dim / 2];
+        let stride = dim / DEPTH;
+        let x = Rows { steps: &queries[first * stride..(first + BLOCK) * stride], stride };
+        let scores = Shared::new(scores.as_flattened_mut().as_flattened_mut());
+        // SAFETY: nobody else has the scores.
+        let place = unsafe { Place::new(&scores, 0, BLOCK) };
+        tiles.product(x, [panel(0), panel(1)], &place, false);
+    }
+
+    /// The weights of a block of keys, at this step of each row's; `sums` are those of the chunks before.
+    #[inline(always)]
+    fn weigh<S: Simd>(
+        &self,
+        s: S,
+        scores: &[[Block; 2]],
+        state: &mut [LazySoftmax],
+        step: usize,
+        weights: &mut [Step],
+        sums: &mut [f32],
+    ) {
+        let scale = self.inputs.sizes.scale();
+        let dim = self.packed.dim;
+        let rows = state.iter_mut().zip(scores).zip(weights.chunks_exact_mut(CHUNK / DEPTH));
+        for (r, ((state, scores), weights)) in rows.enumerate() {
+            if let Some(shrunk) = state.block(s, scores, scale, bytemuck::cast_mut(&mut weights[step])) {
+                let sums = if sums.is_empty() { &mut [] } else { &mut sums[r * dim..(r + 1) * dim] };
+                shrink(shrunk, &mut weights[..step], sums);
+            }
+        }
+    }
+
+    /// Adds the weighted values of a chunk of keys to the sums of a block of rows, or begins with them.
+    #[inline(always)]
+    fn add_values(&self, tiles: &impl Started, weights: &[Step], keys: Range<usize>, sums: &mut [f32], add: bool) {
         let (dim, len) = (self.packed.dim, self.packed.len);
-        let rows = BLOCK.min(self.positions.len() * sizes.group() - first);
-        let steps = dim / DEPTH;
-        let Scratch { queries, scores, weights, sums } = scratch;
-        for (r, to) in queries.chunks_exact_mut(steps).enumerate() {
-            match r < rows {
-                true => {
-                    let (head, position) = self.at(first + r);
-                    round(s, q.row(self.batch, head, position), to);
-                }
-                false => to.fill(Step::zeroed()),
-            }
+        let [_, values] = self.packed.head(self.batch * self.inputs.sizes.kv_heads + self.kv_head);
+        let sums = Shared::new(sums);
+        let x = Rows { steps: weights, stride: CHUNK / DEPTH };
+        for column in (0..dim).step_by(BLOCK) {
+            let panel = |p: usize| &values[(column / LANES + p) * (len / 2)..][keys.start / 2..keys.end / 2];
+            // SAFETY: nobody else has the sums.
+            let place = unsafe { Place::new(&sums, column, dim) };
+            tiles.product(x, [panel(0), panel(1)], &place, add);
         }
-        let [keys, values] = self.packed.head(self.batch * sizes.kv_heads + self.kv_head);
-        let mut state = [LazySoftmax::new(); BLOCK];
-        let padding = self.inputs.padding(self.batch);
-        let last = (first..first + rows).map(|row| self.at(row).1).max().unwrap_or(0);
-        let (begin, end) = (padding / BLOCK * BLOCK, sizes.visible(last));
-        let score = |start: usize, scores: &mut [[Block; 2]]| {
-            let panel = |p: usize| &keys[(start / LANES + p) * (dim / 2)..][..dim / 2];
-            let scores = Shared::new(scores.as_flattened_mut().as_flattened_mut());
-            // SAFETY: nobody else has the scores.
-            let place = unsafe { Place::new(&scores, 0, BLOCK) };
-            tiles.product(Rows { steps: queries, stride: steps }, [panel(0), panel(1)], &place, false);
+    }
+
+    /// What comes of a row.
+    #[inline(always)]
+    fn put<S: Simd>(&self, s: S, row: usize, state: &LazySoftmax, sums: &[f32]) {
+        let sizes = self.inputs.sizes;
+        let (head, position) = self.at(row);
+        let row = (self.batch * sizes.queries + position) * sizes.heads + head;
+        // SAFETY: no other task has this position of this head, and the pieces end with the call.
+        let (out, lse) = unsafe {
+            let place = (self.batch * sizes.heads + head) * sizes.queries + position;
+            (self.out.piece(row * sizes.dim, sizes.dim), self.lse.piece(place, 1))
         };
-        if begin < end {
-            score(begin, &mut scores[0]);
+        let (scale, log) = state.finish(s);
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = if scale == 0.0 { 0.0 } else { sum * scale };
         }
-        for start in (begin..end).step_by(CHUNK) {
-            let count = CHUNK.min(end - start).next_multiple_of(BLOCK);
-            for column in (0..count).step_by(BLOCK) {
-                let block = start + column;
-                let [now, next] = &mut *scores;
-                if block + BLOCK < end {
-                    score(block + BLOCK, next);
-                }
-                self.mask(first..first + rows, block, padding, now);
-                for r in 0..rows {
-                    let weights = &mut weights[r * CHUNK / DEPTH..][..=column / DEPTH];
-                    let to = bytemuck::cast_mut(&mut weights[column / DEPTH]);
-                    if let Some(shrunk) = state[r].block(s, &now[r], sizes.scale(), to) {
-                        let sums = if start > begin { &mut sums[r * dim..(r + 1) * dim] } else { &mut [] };
-                        shrink(shrunk, &mut weights[..column / DEPTH], sums);
-                    }
-                }
-                scores.swap(0, 1);
-            }
-            let sums = Shared::new(sums.as_mut_slice());
-            let x = Rows { steps: weights, stride: CHUNK / DEPTH };
-            for column in (0..dim).step_by(BLOCK) {
-                let panel = |p: usize| &values[(column / LANES + p) * (len / 2) + start / 2..][..count / 2];
-                // SAFETY: nobody else has the sums.
-                let place = unsafe { Place::new(&sums, column, dim) };
-                tiles.product(x, [panel(0), panel(1)], &place, start > begin);
-            }
-        }
-        for r in 0..rows {
-            let (head, position) = self.at(first + r);
-            let row = (self.batch * sizes.queries + position) * sizes.heads + head;
-            // SAFETY: no other task has this position of this head, and the pieces end with the iteration.
-            let (out, lse) = unsafe {
-                let place = (self.batch * sizes.heads + head) * sizes.queries + position;
-                (self.out.piece(row * sizes.dim, sizes.dim), self.lse.piece(place, 1))
-            };
-            let (scale, log) = state[r].finish(s);
-            for (out, sum) in out.iter_mut().zip(&sums[r * dim..]) {
-                *out = if scale == 0.0 { 0.0 } else { sum * scale };
-            }
-            lse[0] = log;
-        }
+        lse[0] = log;
     }
 
     /// Negative infinity instead of the scores of those keys of the block at `start` that a row does not see.
