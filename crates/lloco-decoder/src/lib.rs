@@ -58,6 +58,7 @@ mod linear;
 mod mapping;
 #[doc(hidden)]
 pub mod measured;
+mod memory;
 mod norm;
 mod ops;
 mod packing;
@@ -79,6 +80,7 @@ pub use decoder::Decoder;
 pub use dropout::{dropout, mix};
 pub use error::{Error, Result};
 pub use generate::{GenerateConfig, Generation};
+pub use memory::release_memory;
 pub use ops::low_rank;
 pub use packing::Packing;
 pub use pass::{Pass, Rows};

@@ -60,6 +60,7 @@ pub(crate) use extension::{
 };
 pub(crate) use pack::{Inputs, PackedLinear};
 pub(crate) use pages::zeros;
+pub(crate) use reuse::give_back;
 
 use burn::{backend::DispatchDevice, tensor::Device};
 

@@ -20,6 +20,9 @@ const SLAB: usize = 64 << 20;
 /// Bytes of a large page.
 const PAGE: usize = 2 << 20;
 
+/// Bytes that let a slab begin where a large page does: on Linux they are address space and not memory.
+const SLACK: usize = if cfg!(target_os = "linux") { PAGE } else { 0 };
+
 /// Of all items.
 const ALIGN: usize = 64;
 
@@ -55,10 +58,9 @@ unsafe impl Sync for Slab {}
 impl Slab {
     /// `len` bytes, `large` of them in large pages.
     fn new(len: usize, large: usize) -> Option<Arc<Self>> {
-        // Address space, not memory: large pages lie at multiples of their size.
-        let mut map = MmapMut::map_anon(len.checked_add(PAGE)?).ok()?;
+        let mut map = MmapMut::map_anon(len.checked_add(SLACK)?).ok()?;
         let before = map.as_ptr().align_offset(PAGE);
-        let before = if before < PAGE { before } else { 0 };
+        let before = if before <= SLACK { before } else { 0 };
         // A wish: a system without large pages goes on with small ones.
         #[cfg(target_os = "linux")]
         let _ = map.advise_range(memmap2::Advice::HugePage, before, large);
@@ -99,7 +101,7 @@ impl<T: Zeroable + Copy> Pages<T> {
         Self { items: start.cast(), len, _slab: slab }
     }
 
-    /// `len` zeros in a slab of their own, which takes no more memory than they do: what fills no large page lies in small ones.
+    /// `len` zeros in a slab of their own. Large pages are wished for those that fill one, and not for the rest of them.
     pub(crate) fn alone(len: usize) -> Self {
         let size = bytes::<T>(len);
         let Some(slab) = Slab::new(size, size / PAGE * PAGE) else { failed::<T>(len) };

@@ -64,7 +64,7 @@ pub(crate) fn add_linear(isa: Isa, x: &[f32], w: &PackedLinear, out: &mut [f32])
     if isa >= Isa::Amx
         && let Some(weights) = tiled(w, rows)
     {
-        return tiles::linear(&Halves::new(isa, x, rows, k), weights, out, [rows, k, n], Write::Add).run();
+        return tiles::linear(isa, &Halves::new(isa, x, rows, k), weights, out, [rows, k, n], Write::Add).run();
     }
     let mut terms = Buffer::new(out.len());
     linear(isa, x, w, &mut terms);
@@ -88,7 +88,7 @@ pub(crate) fn add_feed_forward(isa: Isa, x: &mut [f32], norm: Norm<'_>, [gate, u
     {
         let normed = rms_norm_halves(isa, x, norm);
         let mixed = tiles::gated(isa, &normed, [gate, up], [rows, k, inner]);
-        return tiles::linear(&mixed, down, x, [rows, inner, k], Write::Add).run();
+        return tiles::linear(isa, &mixed, down, x, [rows, inner, k], Write::Add).run();
     }
     let [mut gates, mut ups, mut mixed] = [0; 3].map(|_| Buffer::new(rows * inner));
     normed_linears(isa, x, norm, [(gate, &mut *gates), (up, &mut *ups)]);
@@ -144,7 +144,7 @@ impl<'a> Input<'a> {
         if isa >= Isa::Amx
             && let Some(weights) = tiled(w, rows)
         {
-            return tiles::linear(self.halves(), weights, out, sizes, Write::Store);
+            return tiles::linear(isa, self.halves(), weights, out, sizes, Write::Store);
         }
         match w.panels() {
             Panels::Bf16(units) if isa >= Isa::Avx512Bf16 => dots::linear(self.halves(), units, out, sizes),

@@ -20,14 +20,17 @@ const LEAST: usize = 1 << 15;
 /// Numbers from which memory is in large pages: those that fill one.
 const LARGE: usize = 1 << 19;
 
-/// Numbers of the largest block that is kept, and of all that may be kept and in use where no more was in use at once
+/// Numbers of the largest block that is kept, and of all that may be kept and in use where fewer were in use at once
 /// lately: 128 MiB.
 const MOST: usize = 1 << 25;
 
-/// Outputs after which what none of them could use is given back: more than a step of training has.
-const PATIENCE: usize = 4096;
+/// Outputs of a few layers: what none of them could use is given back if more is kept than was in use at once lately.
+const LAYERS: usize = 64;
 
-static KEPT: Mutex<Kept> = Mutex::new(Kept { blocks: VecDeque::new(), outputs: 0, in_use: 0, needed: [0; 2] });
+/// Outputs after which what none of them could use is given back at any rate: more than a step of training has.
+const PATIENCE: usize = 1 << 14;
+
+static KEPT: Mutex<Kept> = Mutex::new(Kept::new());
 
 /// Numbers whose memory is kept when it is dropped, if they are many.
 #[derive(Debug)]
@@ -78,7 +81,8 @@ impl DerefMut for Memory {
 impl Buffer {
     /// `len` numbers of no certain value: to be written before they are read.
     pub(crate) fn new(len: usize) -> Self {
-        let kept = if len < LEAST { None } else { keeper().take(len) };
+        let (kept, dropped) = if len < LEAST { (None, Vec::new()) } else { keeper().take(len) };
+        drop(dropped);
         let mut block = kept.unwrap_or_else(|| Memory::new(len));
         // A kernel that reads what it has not written shows in every test.
         if cfg!(debug_assertions) {
@@ -147,11 +151,14 @@ impl<T: Pod> DerefMut for Items<T> {
     }
 }
 
-/// Memory between two outputs. Together with what is in use it is never much more than what was in use at once: a step
-/// of training finds all of the last one's.
+/// Memory between two outputs.
+///
+/// With what is in use it is soon no more than was in use at once: a step of training finds all of the last one's. Only outputs make it less, so who ends a training gives it back ([`give_back`]).
 struct Kept {
     /// The longest unused first, each with the number of outputs before it came.
     blocks: VecDeque<(usize, Memory)>,
+    /// Numbers of those.
+    kept: usize,
     outputs: usize,
     /// Numbers of the outputs that are alive.
     in_use: usize,
@@ -160,34 +167,63 @@ struct Kept {
 }
 
 impl Kept {
-    /// The youngest block that takes `len` numbers without wasting much.
-    fn take(&mut self, len: usize) -> Option<Memory> {
+    const fn new() -> Self {
+        Self { blocks: VecDeque::new(), kept: 0, outputs: 0, in_use: 0, needed: [0; 2] }
+    }
+
+    /// The youngest block that takes `len` numbers without wasting much, and blocks to be dropped.
+    fn take(&mut self, len: usize) -> (Option<Memory>, Vec<Memory>) {
         self.outputs += 1;
         let fits = |(_, block): &(_, Memory)| (len..=len + len / 4).contains(&block.len());
         let place = self.blocks.iter().rposition(fits);
         let block = place.and_then(|place| self.blocks.remove(place)).map(|(_, block)| block);
+        self.kept -= block.as_ref().map_or(0, |block| block.len());
         self.in_use += block.as_ref().map_or(len, |block| block.len());
         if self.outputs.is_multiple_of(PATIENCE) {
             self.needed = [self.needed[1], 0];
         }
         self.needed[1] = self.needed[1].max(self.in_use);
-        block
+        (block, self.too_many())
     }
 
-    fn put(&mut self, block: Memory) {
+    /// Keeps a block; returns blocks to be dropped.
+    fn put(&mut self, block: Memory) -> Vec<Memory> {
         self.in_use -= block.len();
-        if block.len() <= MOST {
-            self.blocks.push_back((self.outputs, block));
+        if block.len() > MOST {
+            return vec![block];
         }
-        let most = self.needed.iter().fold(MOST, |most, needed| most.max(*needed)).saturating_sub(self.in_use);
-        let mut total: usize = self.blocks.iter().map(|(_, block)| block.len()).sum();
-        while let Some((since, block)) = self.blocks.front()
-            && (total > most || self.outputs - since > PATIENCE)
-        {
-            total -= block.len();
-            self.blocks.pop_front();
-        }
+        self.kept += block.len();
+        self.blocks.push_back((self.outputs, block));
+        self.too_many()
     }
+
+    fn too_many(&mut self) -> Vec<Memory> {
+        let needed = self.needed[0].max(self.needed[1]);
+        let mut dropped = Vec::new();
+        while let Some((since, _)) = self.blocks.front() {
+            let (all, age) = (self.kept + self.in_use, self.outputs - since);
+            let patience = if all > needed { LAYERS } else { PATIENCE };
+            if all <= needed.max(MOST) && age <= patience {
+                break;
+            }
+            dropped.extend(self.blocks.pop_front().map(|(_, block)| block));
+            self.kept -= dropped.last().map_or(0, |block| block.len());
+        }
+        dropped
+    }
+
+    /// All blocks; what was needed is forgotten.
+    fn clear(&mut self) -> VecDeque<(usize, Memory)> {
+        (self.kept, self.needed) = (0, [0, self.in_use]);
+        take(&mut self.blocks)
+    }
+}
+
+/// Gives memory that is kept for the next outputs back to the system: after a training, or before a long rest.
+pub(crate) fn give_back() {
+    let blocks = keeper().clear();
+    // The system takes it when the lock is free again.
+    drop(blocks);
 }
 
 fn keeper() -> MutexGuard<'static, Kept> {
@@ -197,7 +233,8 @@ fn keeper() -> MutexGuard<'static, Kept> {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if self.block.len() >= LEAST {
-            keeper().put(take(&mut self.block));
+            let dropped = keeper().put(take(&mut self.block));
+            drop(dropped);
         }
     }
 }
@@ -272,16 +309,34 @@ mod tests {
 
     #[test]
     fn what_is_kept_has_a_limit() {
-        let kept = || keeper().blocks.iter().map(|(_, block)| block.len()).sum::<usize>();
+        let mut kept = Kept::new();
+        let output = |kept: &mut Kept, len| kept.take(len).0.unwrap_or_else(|| Memory::new(len));
         for tenths in 5..10 {
-            drop(Buffer::new(MOST / 10 * tenths));
+            let block = output(&mut kept, MOST / 10 * tenths);
+            kept.put(block);
+            assert!(kept.kept <= MOST, "{}", kept.kept);
         }
-        assert!(kept() <= MOST, "{}", kept());
         // What was in use at once is there for the next step.
-        let step = || (0..5).map(|_| Buffer::new(MOST / 4)).collect::<Vec<_>>();
-        let places = |buffers: &[Buffer]| buffers.iter().map(|buffer| buffer.as_ptr() as usize).collect::<HashSet<_>>();
-        let first = places(&step());
-        assert_eq!(kept(), 5 * (MOST / 4));
-        assert_eq!(places(&step()), first);
+        let step: Vec<Memory> = (0..5).map(|_| output(&mut kept, MOST / 4)).collect();
+        let places: HashSet<*const f32> = step.iter().map(|block| block.as_ptr()).collect();
+        step.into_iter().for_each(|block| drop(kept.put(block)));
+        assert_eq!((kept.kept, kept.in_use), (5 * (MOST / 4), 0));
+        let again: Vec<Memory> = (0..5).map(|_| output(&mut kept, MOST / 4)).collect();
+        assert_eq!(again.iter().map(|block| block.as_ptr()).collect::<HashSet<_>>(), places);
+        // What fits nothing takes the place of what is kept.
+        again.into_iter().for_each(|block| drop(kept.put(block)));
+        let large = output(&mut kept, MOST);
+        assert!(kept.kept + large.len() <= 5 * (MOST / 4), "{}", kept.kept);
+        kept.put(large);
+        // Nor is anything kept that nobody has used for long.
+        let first = output(&mut kept, LEAST);
+        kept.put(first);
+        for _ in 0..2 * PATIENCE + 2 {
+            let block = output(&mut kept, 2 * LEAST);
+            kept.put(block);
+        }
+        assert_eq!(kept.kept, 2 * LEAST);
+        assert_eq!(kept.clear().len(), 1);
+        assert_eq!(kept.kept, 0);
     }
 }

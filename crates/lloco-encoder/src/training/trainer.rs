@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use lloco_decoder::{Decoder, mix};
+use lloco_decoder::{Decoder, mix, release_memory};
 use lloco_lora::{TrainConfig, finetune::AdamW};
 use serde::Serialize;
 use serde_json::json;
@@ -254,7 +254,17 @@ impl<'a> CompressorTrainer<'a> {
         limit: Option<usize>,
         observer: &mut dyn FnMut(&TrainingEvent) -> ControlFlow<()>,
     ) -> Result<TrainingOutcome> {
-        let dir = dir.as_ref();
+        let outcome = self.go_on(dir.as_ref(), limit, observer);
+        release_memory();
+        outcome
+    }
+
+    fn go_on(
+        &mut self,
+        dir: &Path,
+        limit: Option<usize>,
+        observer: &mut dyn FnMut(&TrainingEvent) -> ControlFlow<()>,
+    ) -> Result<TrainingOutcome> {
         fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.to_path_buf(), source })?;
         checkpoints(dir).check_not_behind(self.step)?;
         let path = dir.join("curriculum.json");

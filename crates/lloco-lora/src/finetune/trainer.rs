@@ -8,7 +8,7 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor};
-use lloco_decoder::{Decoder, mix};
+use lloco_decoder::{Decoder, mix, release_memory};
 use serde::Serialize;
 
 use super::{
@@ -259,6 +259,16 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// As [`step`](Self::step) and [`save`](Self::save).
     pub fn run(
+        &mut self,
+        checkpoints: Option<&Path>,
+        observer: &mut dyn FnMut(&Event) -> ControlFlow<()>,
+    ) -> Result<Outcome> {
+        let outcome = self.go_on(checkpoints, observer);
+        release_memory();
+        outcome
+    }
+
+    fn go_on(
         &mut self,
         checkpoints: Option<&Path>,
         observer: &mut dyn FnMut(&Event) -> ControlFlow<()>,

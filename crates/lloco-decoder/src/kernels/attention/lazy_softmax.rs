@@ -1,8 +1,8 @@
 //! The softmax of a row of scores that come block by block, whose exponentials may grow beyond 1.
 //!
-//! What they are relative to is the largest score of the row's first block, and changes only where a later score is so much
-//! larger that numbers would run out ([`LIMIT`]). So no exponential waits for a maximum, and sums that exist already are
-//! hardly ever scaled. f32 and bf16 say numbers of any size as exactly.
+//! What they are relative to is the largest score of the first block that the row sees a key of, and changes only where a
+//! later score is so much larger that numbers would run out ([`LIMIT`]). So no exponential waits for a maximum, and sums that
+//! exist already are hardly ever scaled. f32 and bf16 say a large number as exactly as a small one.
 
 use super::super::simd::{Block, LANES, PairUnit, Simd};
 use std::f32::consts::{LN_2, LOG2_E};
@@ -30,13 +30,14 @@ impl LazySoftmax {
     /// scores'. Where it returns a factor, the row's earlier exponentials are that many times smaller than they were.
     #[inline(always)]
     pub(crate) fn block<S: Simd>(&mut self, s: S, scores: &[Block; 2], scale: f32, to: &mut PairUnit) -> Option<f32> {
-        let steps = s.splat(scale * LOG2_E);
+        let scale = scale * LOG2_E;
+        let steps = s.splat(scale);
         let mut below = s.splat(-self.top);
         let [even, odd] = scores;
         let mut exponents = [s.fma(s.load(even), steps, below), s.fma(s.load(odd), steps, below)];
         let mut shrunk = None;
         if s.any_above(s.max(exponents[0], exponents[1]), LIMIT) {
-            shrunk = Some(self.raise(s.max_lane(s.max(s.load(even), s.load(odd))) * scale * LOG2_E));
+            shrunk = Some(self.raise(s.max_lane(s.max(s.load(even), s.load(odd))) * scale));
             below = s.splat(-self.top);
             exponents = [s.fma(s.load(even), steps, below), s.fma(s.load(odd), steps, below)];
         }
@@ -56,12 +57,11 @@ impl LazySoftmax {
         shrunk
     }
 
-    /// The factor that makes sums into averages, and the logarithm of the sum of exponentials.
+    /// Of a row that has seen a key: the factor that makes sums into averages, and the logarithm of the sum of
+    /// exponentials.
     #[inline(always)]
     pub(crate) fn finish<S: Simd>(&self, s: S) -> (f32, f32) {
-        match s.sum(s.load(&self.sums)) {
-            0.0 => (0.0, f32::NEG_INFINITY),
-            sum => (1.0 / sum, self.top * LN_2 + sum.ln()),
-        }
+        let sum = s.sum(s.load(&self.sums));
+        (1.0 / sum, self.top * LN_2 + sum.ln())
     }
 }

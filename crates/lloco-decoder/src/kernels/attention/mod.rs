@@ -8,7 +8,7 @@
 //! | `packed` | sequences in one, that see only themselves and their trunk |
 //! | `cache` | new keys and values written behind those that are there |
 //! | `backward`, `tiled_backward`, `scratch` | gradients |
-//! | `softmax`, `tiles`, `panels` | what these have in common |
+//! | `softmax`, `lazy_softmax`, `tiles`, `panels` | what these have in common |
 
 mod backward;
 pub(crate) mod cache;

@@ -45,12 +45,11 @@ pub(crate) fn with<T: Stored>(engine: impl Engine, isa: Isa, inputs: Inputs<'_, 
     });
 }
 
-/// Keys and values of all heads as panels, rounded, padded to whole blocks of keys and of dimensions: with zeros, but for
-/// the keys behind the last one, which no row sees.
+/// Keys and values of all heads as panels, rounded, padded to whole blocks of keys and of dimensions.
 struct Packed {
-    /// Of each head, as [`columns`] has them.
+    /// Of each head, as [`columns`] has them; behind the last key there may be anything, as no row sees it.
     keys: Items<PairUnit>,
-    /// Of each head, as [`pairs`] has them, in the order of [`key_at`].
+    /// Of each head, as [`pairs`] has them, in the order of [`key_at`]; behind the last one there are zeros.
     values: Items<PairUnit>,
     /// Keys of a head.
     len: usize,
@@ -203,7 +202,8 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
             }
         }
         for row in 0..rows {
-            self.put(s, row, &state[row], &sums[row * dim..]);
+            let sees = padding < sizes.visible(self.at(row).1);
+            self.put(s, row, sees.then_some(&state[row]), &sums[row * dim..]);
         }
         SCRATCH.set(scratch);
     }
@@ -268,9 +268,9 @@ impl<T: Stored, E: Engine> Task<'_, T, E> {
         }
     }
 
-    /// What comes of a row.
+    /// What comes of a row: zeros, if it has seen no key.
     #[inline(always)]
-    fn put<S: Simd>(&self, s: S, row: usize, state: &LazySoftmax, sums: &[f32]) {
+    fn put<S: Simd>(&self, s: S, row: usize, state: Option<&LazySoftmax>, sums: &[f32]) {
         let sizes = self.inputs.sizes;
         let (head, position) = self.at(row);
         let row = (self.batch * sizes.queries + position) * sizes.heads + head;
@@ -279,9 +279,13 @@ impl<T: Stored, E: Engine> Task<'_, T, E> {
             let place = (self.batch * sizes.heads + head) * sizes.queries + position;
             (self.out.piece(row * sizes.dim, sizes.dim), self.lse.piece(place, 1))
         };
-        let (scale, log) = state.finish(s);
+        let Some((scale, log)) = state.map(|state| state.finish(s)) else {
+            out.fill(0.0);
+            lse[0] = f32::NEG_INFINITY;
+            return;
+        };
         for (out, sum) in out.iter_mut().zip(sums) {
-            *out = if scale == 0.0 { 0.0 } else { sum * scale };
+            *out = sum * scale;
         }
         lse[0] = log;
     }

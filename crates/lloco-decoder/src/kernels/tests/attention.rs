@@ -80,38 +80,63 @@ fn every_path_attends() {
     }
 }
 
-/// Exponentials relative to the first scores would have no number for later ones.
+/// Scores that grow so much that exponentials relative to the first ones would have no number, or would only just: within a
+/// chunk of keys and between chunks, with earlier keys that still count and without.
 #[test]
 fn scores_may_jump_along_the_keys() {
-    let z = sizes([1, 1, 1, 300, 300, 16], true);
-    // Numbers that bf16 has: scores of 0, 120, 119 and 480.
-    let q: Vec<f32> = (0..z.queries * z.dim).map(|at| if at % z.dim == 0 { 16.0 } else { 0.0 }).collect();
-    let score =
-        |key: usize| [0.0, 120.0, 119.0, 480.0][(key >= 20) as usize + (key >= 70) as usize + (key >= 200) as usize];
-    let k: Vec<f32> =
-        (0..z.keys * z.dim).map(|at| if at % z.dim == 0 { score(at / z.dim) / 4.0 } else { 0.0 }).collect();
-    let v = numbers(z.keys * z.dim, 3);
-    let view = |data| View { data, offset: 0, strides: [z.keys * z.dim, z.keys * z.dim, z.dim], dim: z.dim };
-    let inputs = Inputs { sizes: z, q: view(&q), k: view(&k), v: view(&v), padding: &[], rounded: false };
-    let wanted = reference(&inputs);
-    let logs: Vec<f32> = (0..z.queries)
-        .map(|i| {
-            let top = (0..=i).map(score).fold(0.0, f32::max);
-            top + (0..=i).map(|key| f64::from(score(key) - top).exp()).sum::<f64>().ln() as f32
-        })
-        .collect();
-    for isa in Isa::available() {
-        let (mut out, mut lse) = (vec![f32::NAN; q.len()], vec![f32::NAN; z.queries]);
-        attention(isa, inputs, &mut out, Some(&mut lse));
-        close(&out, &wanted, 5e-6, &format!("{isa:?}"));
-        close(&lse, &logs, 1e-4, &format!("{isa:?}"));
-        for in_plain_code in [true, false] {
-            match in_plain_code {
-                true => tiled::with(emulated::Tiles, isa, inputs, &mut out, &mut lse),
-                false => attention(isa, Inputs { rounded: true, ..inputs }, &mut out, Some(&mut lse)),
-            }
-            close(&out, &wanted, 0.01, &format!("{isa:?} rounded"));
-            close(&lse, &logs, 1e-3, &format!("{isa:?} rounded"));
+    let z = sizes([1, 1, 1, 700, 700, 16], true);
+    // bf16 has these numbers. 27 is 39 powers of two, 29 is 42.
+    let jumps: [&[(usize, f32)]; 3] = [
+        &[(0, 0.0), (20, 120.0), (70, 119.0), (200, 480.0)],
+        &[(0, 0.0), (40, 27.0), (90, 29.0), (300, 28.0), (530, 56.0), (600, 58.0)],
+        &[(0, 5.0), (250, 31.0), (280, 33.5), (511, 34.0), (512, 75.0)],
+    ];
+    for jumps in jumps {
+        let score = |key: usize| jumps.iter().rfind(|(first, _)| *first <= key).map_or(0.0, |(_, score)| *score);
+        let q: Vec<f32> = (0..z.queries * z.dim).map(|at| if at % z.dim == 0 { 16.0 } else { 0.0 }).collect();
+        let k: Vec<f32> =
+            (0..z.keys * z.dim).map(|at| if at % z.dim == 0 { score(at / z.dim) / 4.0 } else { 0.0 }).collect();
+        let v = numbers(z.keys * z.dim, 3);
+        let view = |data| View { data, offset: 0, strides: [z.keys * z.dim, z.keys * z.dim, z.dim], dim: z.dim };
+        let inputs = Inputs { sizes: z, q: view(&q), k: view(&k), v: view(&v), padding: &[], rounded: false };
+        let wanted = reference(&inputs);
+        let logs: Vec<f32> = (0..z.queries)
+            .map(|i| {
+                let top = (0..=i).map(score).fold(0.0, f32::max);
+                top + (0..=i).map(|key| f64::from(score(key) - top).exp()).sum::<f64>().ln() as f32
+            })
+            .collect();
+        for isa in Isa::available() {
+            let check = |tolerance, what: &str, run: &dyn Fn(&mut [f32], &mut [f32])| {
+                let (mut out, mut lse) = (vec![f32::NAN; q.len()], vec![f32::NAN; z.queries]);
+                run(&mut out, &mut lse);
+                close(&out, &wanted, tolerance, &format!("{isa:?} {what}"));
+                close(&lse, &logs, tolerance, &format!("{isa:?} {what}: logarithms"));
+            };
+            let rounded = Inputs { rounded: true, ..inputs };
+            check(1e-4, "", &|out, lse| attention(isa, inputs, out, Some(lse)));
+            check(0.01, "rounded", &|out, lse| attention(isa, rounded, out, Some(lse)));
+            check(0.01, "by tiles in plain code", &|out, lse| tiled::with(emulated::Tiles, isa, inputs, out, lse));
+        }
+    }
+}
+
+/// What no number comes of is seen: scores that are infinite or none are not taken for keys that nobody sees.
+#[test]
+fn scores_without_a_number_are_not_hidden() {
+    let z = sizes([1, 1, 1, 40, 40, 16], true);
+    let [q, v] = [1, 3].map(|seed| numbers(z.queries * z.dim, seed).into_iter().map(f32::abs).collect::<Vec<_>>());
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut k = numbers(z.keys * z.dim, 2);
+        k[..z.dim].fill(bad);
+        let view = |data| View { data, offset: 0, strides: [z.keys * z.dim, z.keys * z.dim, z.dim], dim: z.dim };
+        let inputs = Inputs { sizes: z, q: view(&q), k: view(&k), v: view(&v), padding: &[], rounded: true };
+        for isa in Isa::available() {
+            let (mut out, mut lse) = (vec![0.0; q.len()], vec![0.0; z.queries]);
+            attention(isa, inputs, &mut out, Some(&mut lse));
+            assert!(out[..z.dim].iter().all(|x| x.is_nan()), "{isa:?} {bad}");
+            tiled::with(emulated::Tiles, isa, inputs, &mut out, &mut lse);
+            assert!(out[..z.dim].iter().all(|x| x.is_nan()), "{isa:?} {bad} by tiles");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Weights in blocks of 32: eight bits and four.
 
 use super::super::cpu::Isa;
+use super::super::matmul::Write;
 use super::super::pack::{Inputs, PackedLinear, Panels};
 use super::super::products as raw;
 use super::super::tiles::{Weights, emulated};
@@ -100,7 +101,7 @@ fn blocks_are_unpacked_to_the_nearest_bf16() {
         };
         let x: Vec<f32> = (0..m * k).map(|i| if i % k == i / k { 1.0 } else { 0.0 }).collect();
         let mut out = vec![f32::NAN; m * n];
-        emulated::linear(&x, blocks, &mut out, [m, k, n]);
+        emulated::linear(Isa::best(), &x, blocks, &mut out, [m, k, n], Write::Store);
         for (at, found) in out.iter().enumerate() {
             let wanted = weights[at % n * k + at / n];
             // Half a step of bf16, and the last bit of the f32 that is rounded.

@@ -40,7 +40,14 @@ impl Started for Tiles {
 
 /// [`super::linear`] with tiles in plain code.
 #[cfg(test)]
-pub(crate) fn linear(x: &[f32], weights: super::Weights<'_>, out: &mut [f32], [rows, k, n]: [usize; 3]) {
-    let x = super::Halves::new(crate::kernels::cpu::Isa::best(), x, rows, k);
-    super::linear::work(Tiles, &x, weights, out, [rows, k, n], crate::kernels::matmul::Write::Store).run();
+pub(crate) fn linear(
+    isa: crate::kernels::cpu::Isa,
+    x: &[f32],
+    weights: super::Weights<'_>,
+    out: &mut [f32],
+    [rows, k, n]: [usize; 3],
+    how: crate::kernels::matmul::Write,
+) {
+    let x = super::Halves::new(isa, x, rows, k);
+    super::linear::work(Tiles, isa, &x, weights, out, [rows, k, n], how).run();
 }

@@ -25,17 +25,19 @@ pub(crate) enum Weights<'a> {
 
 /// `x`, of `rows` times `k` numbers, times the transpose of the weight, into `out` `[rows, n]`, on [`Isa::Amx`].
 pub(crate) fn linear<'a>(
+    isa: Isa,
     x: &'a Halves,
     weights: Weights<'a>,
     out: &'a mut [f32],
     sizes: [usize; 3],
     how: Write,
 ) -> Work<'a> {
-    work(hardware(), x, weights, out, sizes, how)
+    work(hardware(), isa, x, weights, out, sizes, how)
 }
 
 pub(super) fn work<'a>(
     engine: impl Engine + 'a,
+    isa: Isa,
     x: &'a Halves,
     weights: Weights<'a>,
     out: &'a mut [f32],
@@ -46,7 +48,7 @@ pub(super) fn work<'a>(
     // All rows in one task: it unpacks its panels once.
     let cut = Cut::new([rows, k, n], rows, [BLOCK, 2]);
     cut.work(move |_, panels| {
-        Isa::best().run(Task { engine, x, weights, out: &out, rows, panels, n, add: how == Write::Add });
+        isa.run(Task { engine, x, weights, out: &out, rows, panels, n, add: how == Write::Add });
     })
 }
 
@@ -82,7 +84,7 @@ impl<E: Engine> Kernel for Task<'_, E> {
             // While tiles compute the sums of a block, those of the one before are put where they belong.
             let (mut now, mut then) = (&mut [[0.0; LANES]; 2 * BLOCK], &mut [[0.0; LANES]; 2 * BLOCK]);
             let mut before = None;
-            // The rows of a block stay in the first-level cache, and what comes of them goes to the same few pages.
+            // The rows of a block stay in a cache, and what comes of them goes to the same few pages.
             for row in (0..self.rows).step_by(BLOCK) {
                 for p in panels.clone().step_by(2) {
                     // A lone last panel is multiplied twice; what comes of it is cut off.

@@ -26,7 +26,7 @@ use half::bf16;
 /// Rows and columns of a tile of sums.
 pub(crate) const SIDE: usize = 16;
 
-/// Rows and columns of what one [`Engine::product`] computes: two by two tiles.
+/// Rows and columns of what one [`Started::product`] computes: two by two tiles.
 pub(crate) const BLOCK: usize = 2 * SIDE;
 
 /// Inputs of one tile product.
