@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use lloco_core::{
     Digest,
-    store::{Damage, Document, Group, LocalStore, Store},
+    store::{Adapter, Damage, Document, Group, LocalStore, Store},
 };
 use lloco_examples::{Output, Result};
 use serde_json::{Value, json};
@@ -66,6 +66,8 @@ enum Verb {
     },
     /// Write a document's softprompt as prompt embeddings, one safetensors file
     Softprompt { document: String, to: PathBuf },
+    /// Give a group an adapter that comes from elsewhere, in PEFT layout: the newest version, and the one in use
+    Adopt { group: String, adapter: PathBuf },
     /// Go back to a group's adapter before the current one, or to a version
     Rollback { group: String, version: Option<u32> },
 }
@@ -124,10 +126,8 @@ fn run(args: Args) -> Result {
             store.export_softprompt(&document, &encoder, &to)?;
             json!({ "document": document, "file": to })
         }
-        Verb::Rollback { group, version } => {
-            let adapter = open(&args.store)?.set_adapter(&group, version)?;
-            json!({ "group": group, "version": adapter.version, "path": adapter.path })
-        }
+        Verb::Adopt { group, adapter } => current(&group, &open(&args.store)?.put_adapter(&group, &adapter)?),
+        Verb::Rollback { group, version } => current(&group, &open(&args.store)?.set_adapter(&group, version)?),
     };
     args.output.line(format_args!("{report:#}"))?;
     Ok(args.output.report(&report)?)
@@ -142,6 +142,10 @@ fn listed(document: Document) -> Value {
     let waits = summary.is_none() || staged.is_some();
     let (encoder, tokens) = summary.map(|summary| (summary.encoder.id(), summary.tokens)).unzip();
     json!({ "document": id, "group": group, "title": title, "bytes": text_bytes, "tokens": tokens, "encoder": encoder, "waits": waits })
+}
+
+fn current(group: &str, adapter: &Adapter) -> Value {
+    json!({ "group": group, "version": adapter.version, "path": adapter.path })
 }
 
 fn damages(found: &[Damage]) -> Value {

@@ -85,6 +85,23 @@ fn files_are_added_learned_and_asked() {
     let taught = library.run("finetune", &learn);
     assert_eq!((&taught["version"], &taught["examples"]), (&value!(2), &studied["cloze"]));
     assert!(taught["last_divergence"].as_f64().unwrap() >= 0.0, "{taught}");
+
+    // Another library's adapter is a version like any other.
+    let elsewhere = Library::new();
+    elsewhere.run("ingest", &["--group", "reports", &log]);
+    let store = elsewhere.work.path().join("store");
+    let adopt =
+        |from: &str| vec!["--store".to_owned(), text(&store).into(), "adopt".into(), "reports".into(), from.into()];
+    let path =
+        json("store", &["--store", text(&library.work.path().join("store")), "rollback", "survey"])["path"].clone();
+    for _ in 0..2 {
+        let adopted = json("store", &adopt(path.as_str().unwrap()).iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(adopted["version"], value!(1));
+    }
+    let answer = elsewhere.run("ask", &["--group", "reports", "--max-new-tokens", "4", "Who kept the log?"]);
+    assert_eq!(answer["adapter"], value!(1));
+    let message = failure("store", &adopt(text(&store)).iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(message.contains("adapter_config.json"), "{message}");
 }
 
 #[test]
