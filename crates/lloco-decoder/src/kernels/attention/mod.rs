@@ -3,7 +3,7 @@
 //! | file | what is there |
 //! |---|---|
 //! | `prefill` | many queries |
-//! | `tiled` | many queries, rounded, by tile registers |
+//! | `tiled`, `tiled_keys` | many queries, rounded, by tile registers |
 //! | `decode`, `streamed` | few queries over many keys |
 //! | `packed` | sequences in one, that see only themselves and their trunk |
 //! | `cache` | new keys and values written behind those that are there |
@@ -22,6 +22,7 @@ mod softmax;
 mod streamed;
 pub(super) mod tiled;
 pub(super) mod tiled_backward;
+mod tiled_keys;
 mod tiles;
 
 pub(crate) use backward::{Gradients, Saved, attention_backward};

@@ -7,13 +7,12 @@
 
 use super::super::cpu::{Isa, Kernel};
 use super::super::crew;
-use super::super::reuse::Items;
-use super::super::rows::each_piece_of_two;
 use super::super::shared::Shared;
-use super::super::simd::{Block, LANES, PairUnit, Simd};
+use super::super::simd::{Block, LANES, Simd};
 use super::super::tiles::{BLOCK, DEPTH, Engine, Place, Rows, Started, Step, hardware};
 use super::lazy_softmax::LazySoftmax;
-use super::panels::{columns, pairs, round};
+use super::panels::round;
+use super::tiled_keys::Packed;
 use super::{Inputs, Stored};
 use bytemuck::Zeroable;
 use half::bf16;
@@ -43,75 +42,6 @@ pub(crate) fn with<T: Stored>(engine: impl Engine, isa: Isa, inputs: Inputs<'_, 
         let positions = first..sizes.queries.min(first + POSITIONS);
         isa.run(Task { engine, inputs, packed: &packed, batch, kv_head, positions, out: &out, lse: &lse });
     });
-}
-
-/// Keys and values of all heads as panels, rounded, padded to whole blocks of keys and of dimensions.
-struct Packed {
-    /// Of each head, as [`columns`] has them; behind the last key there may be anything, as no row sees it.
-    keys: Items<PairUnit>,
-    /// Of each head, as [`pairs`] has them, in the order of [`key_at`]; behind the last one there are zeros.
-    values: Items<PairUnit>,
-    /// Keys of a head.
-    len: usize,
-    /// Dimensions of a head.
-    dim: usize,
-}
-
-impl Packed {
-    fn new<T: Stored>(isa: Isa, inputs: &Inputs<'_, T>) -> Self {
-        let sizes = inputs.sizes;
-        let (len, dim) = (sizes.keys.next_multiple_of(BLOCK), sizes.dim.next_multiple_of(DEPTH));
-        let (heads, each) = (sizes.batch * sizes.kv_heads, len * dim / (2 * LANES));
-        let [mut keys, mut values] = [0; 2].map(|_| Items::new(heads * each));
-        each_piece_of_two(&mut keys, each, &mut values, each, |head, keys, values| {
-            isa.run(Pack {
-                inputs: *inputs,
-                batch: head / sizes.kv_heads,
-                head: head % sizes.kv_heads,
-                dim,
-                keys,
-                values,
-            });
-        });
-        Self { keys, values, len, dim }
-    }
-
-    /// The panels of one head.
-    fn head(&self, head: usize) -> [&[PairUnit]; 2] {
-        let each = self.len * self.dim / (2 * LANES);
-        [&self.keys, &self.values].map(|all| &all[head * each..][..each])
-    }
-}
-
-/// The panels of one head.
-struct Pack<'a, T> {
-    inputs: Inputs<'a, T>,
-    batch: usize,
-    head: usize,
-    dim: usize,
-    keys: &'a mut [PairUnit],
-    values: &'a mut [PairUnit],
-}
-
-impl<T: Stored> Kernel for Pack<'_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Inputs { sizes, k, v, .. } = self.inputs;
-        columns(s, self.keys, sizes.keys, self.dim, |key| k.row(self.batch, self.head, key));
-        let values = |place: usize| match key_at(place) {
-            key if key < sizes.keys => v.row(self.batch, self.head, key),
-            _ => &[],
-        };
-        pairs(s, self.values, sizes.keys.next_multiple_of(BLOCK), self.dim, values);
-    }
-}
-
-/// The key whose value is at this place among the values: of each block of keys, the first half and the second in turns, as
-/// [`LazySoftmax::block`] leaves the weights.
-fn key_at(place: usize) -> usize {
-    place / BLOCK * BLOCK + place % 2 * LANES + place % BLOCK / 2
 }
 
 /// One run of positions of the heads that share `kv_head`.
