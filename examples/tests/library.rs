@@ -101,7 +101,7 @@ fn files_are_added_learned_and_asked() {
     let answer = elsewhere.run("ask", &["--group", "reports", "--max-new-tokens", "4", "Who kept the log?"]);
     assert_eq!(answer["adapter"], value!(1));
     let message = failure("store", &adopt(text(&store)).iter().map(String::as_str).collect::<Vec<_>>());
-    assert!(message.contains("adapter_config.json"), "{message}");
+    assert!(message.contains("is not an adapter directory"), "{message}");
 }
 
 #[test]
