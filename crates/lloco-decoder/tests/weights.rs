@@ -70,7 +70,8 @@ fn decoding_token_by_token_equals_reading_at_once() {
             let hidden = decoder.forward(decoder.embed(&[id]).unwrap(), Pass::new().cache(&mut cache)).unwrap();
             found.extend(values(decoder.logits(hidden)));
         }
-        // Where the CPU multiplies tiles, many rows are rounded more than few; where inputs are of eight bits, few more.
+        // Where the CPU multiplies tiles, many rows are rounded to bf16, and few are not; but few rows are rounded to eight
+        // bits beside weights of four.
         let tolerance = match weights {
             WeightType::F32 => 1e-5,
             WeightType::Q4 => 0.03,
