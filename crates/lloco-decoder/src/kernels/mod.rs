@@ -13,7 +13,7 @@
 //! | `attention` | attention without a score matrix: prefill, decoding, gradients |
 //! | `loss` | cross entropy of hidden rows under a frozen head, a few rows of logits at a time |
 //! | `norm`, `rope`, `swiglu`, `dropout` | what stands between the products, one pass each |
-//! | `pages`, `reuse` | memory: of weights in large pages, of outputs kept for the next |
+//! | `pages`, `reuse`, `kept` | memory: of weights in large pages, of outputs kept for the next |
 //! | `cut`, `crew`, `rows`, `shared` | sharing out work and output among threads |
 //! | `extension` | the way in from burn tensors, and the gradients' way back |
 //!
@@ -34,6 +34,7 @@ mod dots;
 mod dropout;
 mod extension;
 mod integer;
+mod kept;
 mod linear;
 mod loss;
 mod low_rank;
@@ -58,9 +59,9 @@ pub(crate) use extension::{
     add_feed_forward, add_linear, attention, cached_attention, cross_entropy, dropout, linear, linear_pair,
     linear_triple, low_rank, normed_triple, on_flex, rms_norm, rope, swiglu,
 };
+pub(crate) use kept::give_back;
 pub(crate) use pack::{Inputs, PackedLinear};
 pub(crate) use pages::zeros;
-pub(crate) use reuse::give_back;
 
 use burn::{backend::DispatchDevice, tensor::Device};
 

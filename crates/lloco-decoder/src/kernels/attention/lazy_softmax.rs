@@ -27,7 +27,7 @@ impl LazySoftmax {
     }
 
     /// The exponentials of two blocks of scores, rounded, in turns: 0 of those that are negative infinity. `scale` is the
-    /// scores'. Where it returns a factor, the row's earlier exponentials are that many times smaller than they were.
+    /// scores'. Where it returns a factor, the row's earlier exponentials are to be multiplied by it.
     #[inline(always)]
     pub(crate) fn block<S: Simd>(&mut self, s: S, scores: &[Block; 2], scale: f32, to: &mut PairUnit) -> Option<f32> {
         let scale = scale * LOG2_E;
