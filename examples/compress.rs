@@ -53,6 +53,7 @@ fn compress(args: Args) -> Result {
         bar.inc(segment.len() as u64);
     }
     let rows = encoding.softprompt().ok_or("the text is empty: there is nothing to compress")?;
+    drop(encoding);
     encoder.decoder().device().sync()?;
     let seconds = start.elapsed().as_secs_f64();
     bar.finish_and_clear();

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, s};
 use crate::kernels;
 use crate::{
     Checkpoint, DecoderConfig, LinearAdapter, Projection, Result, Site, WeightType,
-    cache::LayerCache,
+    cache::AtLayer,
     linear::Linear,
     norm::Norm,
     ops::{self, Seen},
@@ -38,6 +38,8 @@ pub(crate) struct Context<'a> {
     pub(crate) seen: Seen,
     /// The newest rows that this layer has to compute; keys and values are kept for all.
     pub(crate) rows: usize,
+    /// The new rows that stay in the cache, the first ones.
+    pub(crate) kept: usize,
 }
 
 impl Attention {
@@ -78,12 +80,12 @@ impl Attention {
     }
 
     /// `x` `[batch, seq, hidden]` -> its newest `context.rows` rows with what they attend to added, `[batch, rows, hidden]`.
-    pub(crate) fn forward(&self, x: Tensor<3>, context: &Context, cache: Option<&mut LayerCache>) -> Tensor<3> {
+    pub(crate) fn forward(&self, x: Tensor<3>, context: &Context, cache: Option<AtLayer<'_>>) -> Result<Tensor<3>> {
         let first = x.dims()[1] - context.rows;
         let [q, k, v] = self.read(&x, context);
         let x = if first > 0 { x.slice(s![.., first.., ..]) } else { x };
         let mixed = match cache {
-            Some(cache) => cache.attend(q, k, v, context),
+            Some(cache) => cache.attend(q, k, v, context)?,
             None => self.attend(q, k, v, context),
         };
         let site = Site { layer: self.layer, projection: Projection::Output };
@@ -92,9 +94,9 @@ impl Attention {
             && !mixed.is_autodiff()
             && let Some(output) = self.output.packed(&x)
         {
-            return kernels::add_linear(x, mixed, output);
+            return Ok(kernels::add_linear(x, mixed, output));
         }
-        x + context.adapter.apply(site, &mixed, self.output.forward(mixed.clone()))
+        Ok(x + context.adapter.apply(site, &mixed, self.output.forward(mixed.clone())))
     }
 
     /// Queries of the newest rows, keys and values of all, before they are turned.

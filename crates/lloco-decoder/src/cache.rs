@@ -5,9 +5,11 @@ use burn::tensor::{DType, Tensor, s};
 #[cfg(feature = "flex")]
 use crate::kernels;
 use crate::{
-    Decoder,
+    Decoder, Result,
     attention::{Context, heads},
     ops,
+    precision::on_cpu,
+    spilled::Spilled,
 };
 
 /// The KV cache of a batch: for each layer keys and values `[batch, kv_heads, capacity, head_dim]`.
@@ -17,11 +19,21 @@ use crate::{
 /// [`F32`](crate::WeightType::F32); elsewhere they are of the activations' type. [`truncate`](Self::truncate) forgets the newest positions.
 #[derive(Debug)]
 pub struct KvCache {
-    layers: Vec<LayerCache>,
+    place: Place,
+    batch: usize,
     len: usize,
 }
 
-/// One layer's share of the cache.
+/// Where keys and values are between passes.
+#[derive(Debug)]
+enum Place {
+    /// On the device.
+    Device(Vec<LayerCache>),
+    /// On the device while their layer runs.
+    Spilled(Spilled),
+}
+
+/// The keys and values of one layer, on the device.
 #[derive(Debug)]
 pub(crate) struct LayerCache {
     keys: Buffer,
@@ -32,15 +44,34 @@ pub(crate) struct LayerCache {
 #[derive(Debug)]
 struct Buffer(Option<Tensor<4>>);
 
+/// A cache at one layer.
+#[derive(Debug)]
+pub(crate) enum AtLayer<'a> {
+    Device(&'a mut LayerCache),
+    Spilled(&'a mut Spilled, usize),
+}
+
 impl KvCache {
     /// An empty cache for `batch` sequences with room for `capacity` positions.
     pub fn new(decoder: &Decoder, batch: usize, capacity: usize) -> Self {
         let config = decoder.config();
         let shape = [batch, config.num_key_value_heads, capacity.max(1), config.head_dim];
         let mut buffers = zeros(2 * config.num_hidden_layers, shape, decoder).into_iter();
-        let mut buffer = || Buffer(buffers.next());
-        let layers = (0..config.num_hidden_layers).map(|_| LayerCache { keys: buffer(), values: buffer() });
-        Self { layers: layers.collect(), len: 0 }
+        let mut layer = || LayerCache { keys: Buffer(buffers.next()), values: Buffer(buffers.next()) };
+        let place = Place::Device((0..config.num_hidden_layers).map(|_| layer()).collect());
+        Self { place, batch, len: 0 }
+    }
+
+    /// An empty cache for a text of which few positions stay ([`Pass::keep`](crate::Pass::keep)), `capacity` in all: only the layer that runs
+    /// has what is read at hand, and what stays goes to an unnamed temporary file where it would take more than 16 MiB
+    /// (in [`std::env::temp_dir`], which `TMPDIR` names on Unix). The numbers are those of [`new`](Self::new).
+    ///
+    /// On a GPU it is what `new` makes: its memory is far from a file.
+    pub fn spilled(decoder: &Decoder, batch: usize, capacity: usize) -> Self {
+        match on_cpu(decoder.device()) {
+            true => Self { place: Place::Spilled(Spilled::new(decoder, batch, capacity)), batch, len: 0 },
+            false => Self::new(decoder, batch, capacity),
+        }
     }
 
     /// Positions held, padding included.
@@ -60,12 +91,14 @@ impl KvCache {
 
     /// Sequences in the batch.
     pub(crate) fn batch(&self) -> usize {
-        let first = self.layers.first().and_then(|layer| layer.keys.0.as_ref());
-        first.map_or(0, |keys| keys.dims()[0])
+        self.batch
     }
 
-    pub(crate) fn layer(&mut self, index: usize) -> Option<&mut LayerCache> {
-        self.layers.get_mut(index)
+    pub(crate) fn layer(&mut self, index: usize) -> Option<AtLayer<'_>> {
+        match &mut self.place {
+            Place::Device(layers) => layers.get_mut(index).map(AtLayer::Device),
+            Place::Spilled(spilled) => Some(AtLayer::Spilled(spilled, index)),
+        }
     }
 
     /// Counts positions that every layer has appended.
@@ -74,7 +107,27 @@ impl KvCache {
     }
 }
 
+impl AtLayer<'_> {
+    /// [`LayerCache::attend`]; of the new rows at least the first `context.kept` stay.
+    pub(crate) fn attend(self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, context: &Context) -> Result<Tensor<3>> {
+        match self {
+            Self::Device(layer) => Ok(layer.attend(q, k, v, context)),
+            Self::Spilled(spilled, index) => spilled.attend(index, [q, k, v], context),
+        }
+    }
+}
+
 impl LayerCache {
+    /// A layer with `keys` and `values`, each `[batch, kv_heads, capacity, head_dim]`.
+    pub(crate) fn with([keys, values]: [Tensor<4>; 2]) -> Self {
+        Self { keys: Buffer(Some(keys)), values: Buffer(Some(values)) }
+    }
+
+    /// Its keys and values.
+    pub(crate) fn into_parts(self) -> [Option<Tensor<4>>; 2] {
+        [self.keys.0, self.values.0]
+    }
+
     /// Attention over all that is there and the new rows, which are written behind it: `q` `[batch, rows, heads * dim]` of
     /// the newest rows, `k`, `v` `[batch, seq, kv_heads * dim]`, not rotated -> `[batch, rows, heads * dim]`.
     pub(crate) fn attend(&mut self, q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, context: &Context) -> Tensor<3> {

@@ -145,7 +145,8 @@ impl Decoder {
     /// tracked by autodiff, so is the result.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] when input, cache and padding do not fit the model or each other.
+    /// [`Error::Mismatch`] when input, cache and padding do not fit the model or each other; [`Error::Io`] when a
+    /// [spilled](crate::KvCache::spilled) cache cannot be read or written: it holds what it held before, then.
     pub fn forward(&self, input: Tensor<3>, pass: Pass<'_>) -> Result<Tensor<3>> {
         at_once(&self.device, || self.run(input, pass))
     }
@@ -204,6 +205,7 @@ impl Decoder {
                 pieces: pass.packing.map_or(&[][..], Packing::pieces).into(),
             },
             rows: seq,
+            kept: pass.kept.map_or(seq, |kept| kept.min(seq)),
         };
         let mut x = input.cast(self.dtype);
         for (index, layer) in self.layers.iter().take(layers).enumerate() {
@@ -211,10 +213,10 @@ impl Decoder {
                 context.rows = wanted;
             }
             let cache = pass.cache.as_mut().and_then(|cache| cache.layer(index));
-            x = layer.forward(x, &context, cache);
+            x = layer.forward(x, &context, cache)?;
         }
         if let Some(cache) = pass.cache {
-            cache.advance(seq);
+            cache.advance(context.kept);
         }
         Ok(self.norm.forward(x).cast(FloatDType::F32))
     }

@@ -7,7 +7,7 @@ use crate::kernels;
 use crate::{
     Checkpoint, DecoderConfig, Projection, Result, Site, WeightType,
     attention::{Attention, Context},
-    cache::LayerCache,
+    cache::AtLayer,
     linear::Linear,
     norm::Norm,
     ops,
@@ -61,8 +61,11 @@ impl Layer {
     }
 
     /// `x` `[batch, seq, hidden]` -> the newest `context.rows` rows, `[batch, rows, hidden]`.
-    pub(crate) fn forward(&self, x: Tensor<3>, context: &Context, cache: Option<&mut LayerCache>) -> Tensor<3> {
-        self.mlp.forward(self.attention.forward(x, context, cache), context)
+    ///
+    /// # Errors
+    /// When a spilled cache cannot be read or written.
+    pub(crate) fn forward(&self, x: Tensor<3>, context: &Context, cache: Option<AtLayer<'_>>) -> Result<Tensor<3>> {
+        Ok(self.mlp.forward(self.attention.forward(x, context, cache)?, context))
     }
 }
 

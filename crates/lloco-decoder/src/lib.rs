@@ -67,6 +67,7 @@ mod precision;
 mod prompt;
 mod rope;
 mod sampling;
+mod spilled;
 mod tokenizer;
 mod weight;
 

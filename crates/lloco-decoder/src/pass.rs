@@ -21,6 +21,7 @@ pub struct Pass<'a> {
     pub(crate) padding: &'a [usize],
     pub(crate) packing: Option<&'a Packing>,
     pub(crate) rows: Rows,
+    pub(crate) kept: Option<usize>,
     pub(crate) layers: Option<usize>,
     pub(crate) bidirectional: bool,
 }
@@ -34,6 +35,12 @@ impl<'a> Pass<'a> {
     /// Reads behind the cache's positions and appends to them.
     pub fn cache(mut self, cache: &'a mut KvCache) -> Self {
         self.cache = Some(cache);
+        self
+    }
+
+    /// Of the new positions, leaves the first `n` in the cache and forgets the others once they are read.
+    pub fn keep(mut self, n: usize) -> Self {
+        self.kept = Some(n);
         self
     }
 

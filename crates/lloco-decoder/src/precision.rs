@@ -36,8 +36,8 @@ pub(crate) fn cached(weights: WeightType, device: &Device) -> FloatDType {
     activations(weights, device)
 }
 
-/// Whether activations stay f32 whatever the weights are.
-fn on_cpu(device: &Device) -> bool {
+/// Whether a device is the processor: activations stay f32 there, whatever the weights are.
+pub(crate) fn on_cpu(device: &Device) -> bool {
     match device.as_dispatch() {
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => true,

@@ -19,7 +19,8 @@ const EMBED_SUMMARY: &str = "embed_summary.weight";
 
 /// The context encoder of LLoCO (arXiv 2305.14788, section 3; arXiv 2404.07979, section 3.1).
 ///
-/// Encoder and decoder are one model; the encoder runs without any domain adapter.
+/// Encoder and decoder are one model; the encoder runs without any domain adapter. On a CPU, memory hardly grows with a
+/// document's length: beyond 16 MiB, what is known of the summaries so far lies in a temporary file ([`KvCache::spilled`]).
 #[derive(Debug)]
 pub struct AutoCompressor {
     decoder: Arc<Decoder>,
@@ -100,9 +101,9 @@ impl AutoCompressor {
     }
 
     fn begin(&self, segments: usize) -> Recurrent<'_> {
-        let EncoderConfig { segment_length, summary_length, accumulate_summary } = self.config;
+        let EncoderConfig { summary_length, accumulate_summary, .. } = self.config;
         let prefix = if accumulate_summary { segments.saturating_sub(1) } else { 1 } * summary_length;
-        let cache = KvCache::new(&self.decoder, 1, prefix + segment_length + summary_length);
+        let cache = KvCache::spilled(&self.decoder, 1, prefix);
         Recurrent { encoder: self, cache, softprompt: Vec::new(), unread: 0, short: None }
     }
 }
@@ -150,7 +151,7 @@ impl ContextEncoder for AutoCompressor {
 
 /// A document on its way through an AutoCompressor.
 ///
-/// The softprompt is a causal prefix: keys and values of its rows never change as it grows. They stay in the KV
+/// The softprompt is a causal prefix: keys and values of its rows never change as it grows. They alone stay in the KV
 /// cache, and each segment costs only `[newest summary ; segment ; summary tokens]` rows.
 #[derive(Debug)]
 struct Recurrent<'a> {
@@ -175,19 +176,16 @@ impl Encoding for Recurrent<'_> {
         let mut rows: Vec<Tensor<3>> = prefix.map(|rows| rows.clone().cast(text.dtype()).unsqueeze()).collect();
         rows.extend([text, embed_summary]);
 
-        let kept = self.cache.len() + self.unread * summary_length;
-        let mut pass = Pass::new().cache(&mut self.cache).last_rows(summary_length);
+        // Where summaries do not accumulate, the next segment sees this one's alone, at position 0.
+        let kept = if accumulate_summary { self.unread * summary_length } else { 0 };
+        let mut pass = Pass::new().cache(&mut self.cache).keep(kept).last_rows(summary_length);
         if let Some(adapter) = &self.encoder.adapter {
             pass = pass.adapter(adapter);
         }
         let hidden = decoder.forward(Tensor::cat(rows, 1), pass)?;
         let summary: Tensor<2> = hidden.squeeze_dim(0);
 
-        if accumulate_summary {
-            self.cache.truncate(kept);
-        } else {
-            // The next segment sees this summary alone, at position 0.
-            self.cache.truncate(0);
+        if !accumulate_summary {
             self.softprompt.clear();
         }
         self.unread = 1;

@@ -1,14 +1,9 @@
 //! Softprompts as files: one safetensors tensor `softprompt`, `[n, hidden]`, f32.
 
-use std::{
-    collections::HashMap,
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::{collections::HashMap, fs, io, path::Path};
 
 use lloco_decoder::burn::tensor::{Device, Tensor, TensorData};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 
 use crate::{Error, Result};
 
@@ -27,13 +22,16 @@ pub fn save(path: impl AsRef<Path>, softprompt: Tensor<2>) -> Result<()> {
     let data = softprompt.try_into_data().map_err(|e| malformed(format!("reading the device: {e:?}")))?;
     let values = data.as_slice::<f32>().map_err(|e| malformed(format!("expected f32 rows: {e:?}")))?;
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    drop(data);
     let view = TensorView::new(Dtype::F32, shape, &bytes).map_err(|e| malformed(e.to_string()))?;
     let metadata = HashMap::from([("lloco.softprompt".to_owned(), FORMAT_VERSION.to_owned())]);
-    let file = safetensors::serialize([("softprompt", view)], Some(metadata)).map_err(|e| malformed(e.to_string()))?;
 
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
-    temporary.write_all(&file).map_err(io)?;
+    let temporary = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
+    safetensors::serialize_to_file([("softprompt", view)], Some(metadata), temporary.path()).map_err(|e| match e {
+        SafeTensorError::IoError(source) => io(source),
+        e => malformed(e.to_string()),
+    })?;
     temporary.as_file().sync_all().map_err(io)?;
     temporary.persist(path).map_err(|e| io(e.error))?;
     fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
