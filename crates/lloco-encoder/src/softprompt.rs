@@ -27,12 +27,13 @@ pub fn save(path: impl AsRef<Path>, softprompt: Tensor<2>) -> Result<()> {
     let metadata = HashMap::from([("lloco.softprompt".to_owned(), FORMAT_VERSION.to_owned())]);
 
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
-    safetensors::serialize_to_file([("softprompt", view)], Some(metadata), temporary.path()).map_err(|e| match e {
+    let temporary = tempfile::NamedTempFile::new_in(dir).map_err(io)?.into_temp_path();
+    // This puts another file in the temporary one's place, so it is opened again to be synced.
+    safetensors::serialize_to_file([("softprompt", view)], Some(metadata), &temporary).map_err(|e| match e {
         SafeTensorError::IoError(source) => io(source),
         e => malformed(e.to_string()),
     })?;
-    temporary.as_file().sync_all().map_err(io)?;
+    fs::File::open(&temporary).and_then(|file| file.sync_all()).map_err(io)?;
     temporary.persist(path).map_err(|e| io(e.error))?;
     fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
 }
