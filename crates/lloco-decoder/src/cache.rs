@@ -62,14 +62,16 @@ impl KvCache {
         Self { place, batch, len: 0 }
     }
 
-    /// An empty cache for a text of which few positions stay ([`Pass::keep`](crate::Pass::keep)), `capacity` in all: only the layer that runs
-    /// has what is read at hand, and what stays goes to an unnamed temporary file where it would take more than 16 MiB
-    /// (in [`std::env::temp_dir`], which `TMPDIR` names on Unix). The numbers are those of [`new`](Self::new).
+    /// An empty cache for a text of which few positions stay ([`Pass::keep`](crate::Pass::keep)): only the layer that runs has all
+    /// that is read at hand. What stays goes to an unnamed temporary file where it takes more than `in_memory` bytes, in
+    /// [`std::env::temp_dir`], which `TMPDIR` names on Unix; it stays in memory, with a warning, where there is no room for a
+    /// file. The numbers are those of [`new`](Self::new).
     ///
-    /// On a GPU it is what `new` makes: its memory is far from a file.
-    pub fn spilled(decoder: &Decoder, batch: usize, capacity: usize) -> Self {
+    /// On a GPU, whose memory is far from a file, it is what [`new`](Self::new) makes, with room for `capacity` positions, those
+    /// included that do not stay.
+    pub fn spilled(decoder: &Decoder, batch: usize, capacity: usize, in_memory: usize) -> Self {
         match on_cpu(decoder.device()) {
-            true => Self { place: Place::Spilled(Spilled::new(decoder, batch, capacity)), batch, len: 0 },
+            true => Self { place: Place::Spilled(Spilled::new(decoder, batch, in_memory)), batch, len: 0 },
             false => Self::new(decoder, batch, capacity),
         }
     }

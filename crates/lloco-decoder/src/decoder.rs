@@ -146,7 +146,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`Error::Mismatch`] when input, cache and padding do not fit the model or each other; [`Error::Io`] when a
-    /// [spilled](crate::KvCache::spilled) cache cannot be read or written: it holds what it held before, then.
+    /// [spilled](crate::KvCache::spilled) cache cannot be read: it holds what it held before, then.
     pub fn forward(&self, input: Tensor<3>, pass: Pass<'_>) -> Result<Tensor<3>> {
         at_once(&self.device, || self.run(input, pass))
     }

@@ -63,7 +63,7 @@ impl Layer {
     /// `x` `[batch, seq, hidden]` -> the newest `context.rows` rows, `[batch, rows, hidden]`.
     ///
     /// # Errors
-    /// When a spilled cache cannot be read or written.
+    /// When a spilled cache cannot be read.
     pub(crate) fn forward(&self, x: Tensor<3>, context: &Context, cache: Option<AtLayer<'_>>) -> Result<Tensor<3>> {
         Ok(self.mlp.forward(self.attention.forward(x, context, cache)?, context))
     }

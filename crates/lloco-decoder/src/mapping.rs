@@ -22,6 +22,15 @@ impl Mapping {
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         Ok(Self(map))
     }
+
+    /// Lets the system have the pages back that were read so far; the next look at them reads the file again. So a
+    /// file of which every part is read once need not be in memory as a whole. Elsewhere than on Linux it does nothing.
+    pub(crate) fn forget(&self) {
+        // SAFETY: the map is shared with the file and read-only: pages that go come back with the file's bytes, which
+        // the contract above holds to be the same. Should the system refuse, nothing has changed.
+        #[cfg(target_os = "linux")]
+        let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    }
 }
 
 impl Deref for Mapping {

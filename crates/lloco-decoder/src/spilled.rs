@@ -11,9 +11,6 @@ use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 
 use crate::{Decoder, Error, Result, attention::Context, cache::LayerCache};
 
-/// Bytes beyond which what is kept goes to a file.
-const IN_MEMORY: usize = 16 << 20;
-
 /// Keys and values of all layers, kept as bytes. A layer that runs gets its own on the device, with room for the new
 /// rows; of these the first are kept.
 ///
@@ -22,8 +19,10 @@ const IN_MEMORY: usize = 16 << 20;
 #[derive(Debug)]
 pub(crate) struct Spilled {
     kept: Kept,
-    /// Rows that there is room for.
+    /// Rows of each head that there is room for.
     capacity: usize,
+    /// Bytes beyond which what is kept goes to a file.
+    in_memory: usize,
     /// Sequences times heads.
     heads: usize,
     layers: usize,
@@ -46,12 +45,13 @@ enum Kept {
 }
 
 impl Spilled {
-    pub(crate) fn new(decoder: &Decoder, batch: usize, capacity: usize) -> Self {
+    pub(crate) fn new(decoder: &Decoder, batch: usize, in_memory: usize) -> Self {
         let config = decoder.config();
         let dtype = DType::from(decoder.cache_dtype());
         Self {
             kept: Kept::Memory(Vec::new()),
-            capacity,
+            capacity: 0,
+            in_memory,
             heads: batch * config.num_key_value_heads,
             layers: config.num_hidden_layers,
             row_bytes: config.head_dim * dtype.size(),
@@ -65,7 +65,7 @@ impl Spilled {
     /// [`LayerCache::attend`] for layer `index`, with new rows `[q, k, v]`.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be made, read or written.
+    /// [`Error::Io`] when the file cannot be read.
     pub(crate) fn attend(&mut self, index: usize, [q, k, v]: [Tensor<3>; 3], context: &Context) -> Result<Tensor<3>> {
         let (past, new) = (context.past, k.dims()[1]);
         self.reserve(past, past + context.kept).map_err(failed)?;
@@ -120,13 +120,11 @@ impl Spilled {
 
     /// Makes room for `end` rows; `past` are kept.
     fn reserve(&mut self, past: usize, end: usize) -> io::Result<()> {
-        let fresh = matches!(&self.kept, Kept::Memory(bytes) if bytes.is_empty());
-        if end == 0 || (end <= self.capacity && !fresh) {
+        if end <= self.capacity {
             return Ok(());
         }
-        let capacity = if end <= self.capacity { self.capacity } else { end.next_power_of_two() };
-        let pieces = self.layers * 2 * self.heads;
-        let mut kept = Kept::new(self.piece(pieces, capacity))?;
+        let (capacity, pieces) = (end.next_power_of_two(), self.layers * 2 * self.heads);
+        let mut kept = Kept::new(self.piece(pieces, capacity), self.in_memory)?;
         let mut rows = vec![0; past * self.row_bytes];
         for index in 0..if past > 0 { pieces } else { 0 } {
             self.kept.read(self.piece(index, self.capacity), &mut rows)?;
@@ -138,23 +136,22 @@ impl Spilled {
 }
 
 impl Kept {
-    /// So many zeros.
-    fn new(bytes: u64) -> io::Result<Self> {
-        match usize::try_from(bytes) {
-            Ok(bytes) if bytes <= IN_MEMORY => Ok(Self::Memory(vec![0; bytes])),
-            _ => {
-                let file = tempfile::tempfile()?;
-                file.set_len(bytes)?;
-                tracing::debug!(bytes, directory = %env::temp_dir().display(), "spilling keys and values");
-                Ok(Self::File(file))
+    /// So many zeros: in memory up to `in_memory`, and where no file can be made.
+    fn new(bytes: u64, in_memory: usize) -> io::Result<Self> {
+        if bytes > in_memory as u64 {
+            let file = tempfile::tempfile().and_then(|file| file.set_len(bytes).map(|()| file));
+            match file {
+                Ok(file) => return Ok(Self::File(file)),
+                Err(error) => warn(&error),
             }
         }
+        let bytes = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        Ok(Self::Memory(vec![0; bytes]))
     }
 
     /// Reads as many bytes as `into` has, from `at` on.
     fn read(&mut self, at: u64, into: &mut [u8]) -> io::Result<()> {
         match self {
-            _ if into.is_empty() => Ok(()),
             Self::Memory(bytes) => (&bytes[at as usize..]).read_exact(into),
             Self::File(file) => {
                 file.seek(SeekFrom::Start(at))?;
@@ -163,17 +160,26 @@ impl Kept {
         }
     }
 
-    /// Writes `from` to the bytes from `at` on.
+    /// Writes `from` to the bytes from `at` on. If the file cannot be written, all of it moves to memory.
     fn write(&mut self, at: u64, from: &[u8]) -> io::Result<()> {
-        match self {
-            _ if from.is_empty() => Ok(()),
-            Self::Memory(bytes) => (&mut bytes[at as usize..]).write_all(from),
-            Self::File(file) => {
-                file.seek(SeekFrom::Start(at))?;
-                file.write_all(from)
-            }
+        if let Self::File(file) = self {
+            let Err(error) = file.seek(SeekFrom::Start(at)).and_then(|_| file.write_all(from)) else { return Ok(()) };
+            warn(&error);
+            let mut bytes = Vec::new();
+            file.rewind()?;
+            file.read_to_end(&mut bytes)?;
+            *self = Self::Memory(bytes);
         }
+        if let Self::Memory(bytes) = self {
+            bytes[at as usize..][..from.len()].copy_from_slice(from);
+        }
+        Ok(())
     }
+}
+
+fn warn(error: &io::Error) {
+    let directory = env::temp_dir();
+    tracing::warn!(%error, directory = %directory.display(), "no room for keys and values in a file: they stay in memory");
 }
 
 fn failed(source: io::Error) -> Error {

@@ -32,6 +32,18 @@ impl Weight {
         weights: WeightType,
         device: &Device,
     ) -> Result<Self> {
+        let weight = Self::read(checkpoint, name, shape, weights, device);
+        checkpoint.forget();
+        weight
+    }
+
+    fn read(
+        checkpoint: &Checkpoint,
+        name: &str,
+        shape: [usize; 2],
+        weights: WeightType,
+        device: &Device,
+    ) -> Result<Self> {
         #[cfg(feature = "flex")]
         if kernels::is_flex(device)
             && let Some((kind, bytes)) = checkpoint.blocks(name, &shape)?

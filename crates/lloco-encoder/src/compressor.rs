@@ -17,6 +17,9 @@ use crate::{
 /// Name of the summary tokens' embeddings in a checkpoint, `[summary_length, hidden]`.
 const EMBED_SUMMARY: &str = "embed_summary.weight";
 
+/// Bytes that keys and values of a document's summaries may take in memory, on a CPU.
+const SUMMARIES_IN_MEMORY: usize = 16 << 20;
+
 /// The context encoder of LLoCO (arXiv 2305.14788, section 3; arXiv 2404.07979, section 3.1).
 ///
 /// Encoder and decoder are one model; the encoder runs without any domain adapter. On a CPU, memory hardly grows with a
@@ -101,9 +104,9 @@ impl AutoCompressor {
     }
 
     fn begin(&self, segments: usize) -> Recurrent<'_> {
-        let EncoderConfig { summary_length, accumulate_summary, .. } = self.config;
+        let EncoderConfig { segment_length, summary_length, accumulate_summary } = self.config;
         let prefix = if accumulate_summary { segments.saturating_sub(1) } else { 1 } * summary_length;
-        let cache = KvCache::spilled(&self.decoder, 1, prefix);
+        let cache = KvCache::spilled(&self.decoder, 1, prefix + segment_length + summary_length, SUMMARIES_IN_MEMORY);
         Recurrent { encoder: self, cache, softprompt: Vec::new(), unread: 0, short: None }
     }
 }

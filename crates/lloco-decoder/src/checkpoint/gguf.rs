@@ -68,6 +68,7 @@ impl GgufWeights {
         for tensor in self.file.tensors() {
             hash.update(format!("{} {:?} {:?}\n", tensor.name(), tensor.kind(), tensor.shape()));
             hash.update(self.file.bytes().get(tensor.range()).unwrap_or_default());
+            self.file.forget();
         }
     }
 }

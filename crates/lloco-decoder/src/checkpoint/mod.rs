@@ -183,6 +183,15 @@ impl Checkpoint {
         model.blocks(name).map(Some)
     }
 
+    /// Lets the system have the memory back that reading the file has taken so far.
+    pub(crate) fn forget(&self) {
+        match &self.source {
+            Source::Safetensors(shards) => shards.forget(),
+            Source::Gguf(model) => model.file().forget(),
+            Source::Random(_) => {}
+        }
+    }
+
     fn expect(&self, name: &str, expected: &[usize], found: &[usize]) -> Result<()> {
         match found == expected {
             true => Ok(()),

@@ -110,7 +110,13 @@ impl Shards {
             hash.update(format!("{name} {:?} {:?}\n", entry.dtype, entry.shape));
             let bytes = self.files.get(entry.file).and_then(|(_, map)| map.get(entry.bytes.clone()));
             hash.update(bytes.unwrap_or_default());
+            self.forget();
         }
+    }
+
+    /// Lets the system have the pages back that were read so far.
+    pub(super) fn forget(&self) {
+        self.files.iter().for_each(|(_, map)| map.forget());
     }
 }
 

@@ -187,6 +187,11 @@ impl Gguf {
         &self.map
     }
 
+    /// Lets the system have the pages back that were read so far.
+    pub(crate) fn forget(&self) {
+        self.map.forget();
+    }
+
     // --- metadata ---
 
     /// Metadata keys, sorted.

@@ -12,6 +12,9 @@ pub(super) const LEAST: usize = 1 << 15;
 /// Numbers from which memory is in large pages: those that fill one.
 const LARGE: usize = 1 << 19;
 
+/// The share of a block that is beyond what it was made for.
+const SPARE: usize = 16;
+
 /// Numbers of the largest block that is kept, and of all that may be kept and in use where fewer were in use at once
 /// lately: 128 MiB.
 const MOST: usize = 1 << 25;
@@ -33,7 +36,16 @@ pub(super) enum Memory {
 
 impl Memory {
     pub(super) fn new(len: usize) -> Self {
-        if len < LARGE { Self::Heap(vec![0.0; len]) } else { Self::Pages(Pages::alone(len)) }
+        match Self::room(len) {
+            room if len < LARGE => Self::Heap(vec![0.0; room]),
+            room => Self::Pages(Pages::alone(room, len)),
+        }
+    }
+
+    /// Numbers of a new block for `len`. Those beyond take no memory before they are written: the next output may be a little
+    /// larger, as those of a document's second segment are, which is read behind a summary.
+    fn room(len: usize) -> usize {
+        if len < LARGE { len } else { len + len / SPARE }
     }
 }
 
@@ -90,7 +102,7 @@ impl Kept {
         let place = self.blocks.iter().rposition(fits);
         let block = place.and_then(|place| self.blocks.remove(place)).map(|(_, block)| block);
         self.kept -= block.as_ref().map_or(0, |block| block.len());
-        self.in_use += block.as_ref().map_or(len, |block| block.len());
+        self.in_use += block.as_ref().map_or(Memory::room(len), |block| block.len());
         if self.outputs.is_multiple_of(PATIENCE) {
             self.needed = [self.needed[1], 0];
         }
@@ -160,13 +172,13 @@ mod tests {
         let step: Vec<Memory> = (0..5).map(|_| output(&mut kept, MOST / 4)).collect();
         let places: HashSet<*const f32> = step.iter().map(|block| block.as_ptr()).collect();
         step.into_iter().for_each(|block| drop(kept.put(block)));
-        assert_eq!((kept.kept, kept.in_use), (5 * (MOST / 4), 0));
+        assert_eq!((kept.kept, kept.in_use), (5 * Memory::room(MOST / 4), 0));
         let again: Vec<Memory> = (0..5).map(|_| output(&mut kept, MOST / 4)).collect();
         assert_eq!(again.iter().map(|block| block.as_ptr()).collect::<HashSet<_>>(), places);
         // What fits nothing takes the place of what is kept.
         again.into_iter().for_each(|block| drop(kept.put(block)));
         let large = output(&mut kept, MOST);
-        assert!(kept.kept + large.len() <= 5 * (MOST / 4), "{}", kept.kept);
+        assert!(kept.kept + large.len() <= 5 * Memory::room(MOST / 4), "{}", kept.kept);
         kept.put(large);
         // Nor is anything kept that nobody has used for long.
         let first = output(&mut kept, LEAST);

@@ -101,10 +101,11 @@ impl<T: Zeroable + Copy> Pages<T> {
         Self { items: start.cast(), len, _slab: slab }
     }
 
-    /// `len` zeros in a slab of their own. Large pages are wished for those that fill one, and not for the rest of them.
-    pub(crate) fn alone(len: usize) -> Self {
+    /// `len` zeros in a slab of their own. Large pages are wished for those of the first `used` that fill one, and not for
+    /// the rest of them.
+    pub(crate) fn alone(len: usize, used: usize) -> Self {
         let size = bytes::<T>(len);
-        let Some(slab) = Slab::new(size, size / PAGE * PAGE) else { failed::<T>(len) };
+        let Some(slab) = Slab::new(size, bytes::<T>(used).min(size) / PAGE * PAGE) else { failed::<T>(len) };
         // As in `zeroed`.
         Self { items: slab.start.cast(), len, _slab: slab }
     }

@@ -165,6 +165,10 @@ mod tests {
         drop((a, b));
         let again = Buffer::new(len - 100);
         assert!(first.contains(&address(&again)) && again.len() == len - 100);
+        // A little more than the first asked for.
+        drop(again);
+        let more = Buffer::new(len + len / 20);
+        assert!(first.contains(&address(&more)) && more.len() == len + len / 20);
         let larger = Buffer::new(2 * len);
         assert!(larger.len() == 2 * len && !first.contains(&address(&larger)));
     }
