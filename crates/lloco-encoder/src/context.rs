@@ -45,17 +45,31 @@ pub trait ContextEncoder: fmt::Debug + Send + Sync {
         ids.chunks(self.layout().segment_length)
     }
 
+    /// Segments that are best read at once, one where each depends on those before it.
+    fn at_once(&self) -> usize {
+        1
+    }
+
     /// Encodes a whole document: its softprompt, `[summary_vectors, hidden]`.
     ///
     /// # Errors
     /// [`Error::EmptyDocument`], or an id beyond the vocabulary.
     fn encode(&self, ids: &[u32]) -> Result<Tensor<2>> {
-        let segments = self.segments(ids);
+        let segments: Vec<&[u32]> = self.segments(ids).collect();
         let mut encoding = self.start(segments.len());
-        for segment in segments {
-            encoding.push(segment)?;
+        for some in segments.chunks(self.at_once()) {
+            encoding.push_all(some)?;
         }
         encoding.softprompt().ok_or(Error::EmptyDocument)
+    }
+
+    /// Encodes several documents, each as [`encode`](Self::encode) does; short ones sooner than one by one, if their segments
+    /// may be read at once.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode), for any of them.
+    fn encode_all(&self, documents: &[&[u32]]) -> Result<Vec<Tensor<2>>> {
+        documents.iter().map(|ids| self.encode(ids)).collect()
     }
 }
 
@@ -66,6 +80,14 @@ pub trait Encoding {
     /// # Errors
     /// For an empty or too long segment, one behind a short one, or an id beyond the vocabulary; nothing is lost then.
     fn push(&mut self, segment: &[u32]) -> Result<Tensor<2>>;
+
+    /// Reads the next segments, several at once where that is faster; returns the summary vectors of each.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push), for any of them.
+    fn push_all(&mut self, segments: &[&[u32]]) -> Result<Vec<Tensor<2>>> {
+        segments.iter().map(|segment| self.push(segment)).collect()
+    }
 
     /// Puts `rows`, of the shape that [`push`](Self::push) returned, in the place of the newest summary, for all that
     /// follows: a store that keeps summaries in half precision gives back what it kept, and a run that was interrupted

@@ -39,6 +39,7 @@ pub mod training;
 mod tuned;
 mod tuning;
 mod weights;
+mod windows;
 
 pub use compressor::AutoCompressor;
 pub use config::{EncoderConfig, EncoderOptions};

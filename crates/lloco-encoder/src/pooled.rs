@@ -1,9 +1,9 @@
 //! Pooled: independent segments, their tokens averaged over windows.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, iter, sync::Arc};
 
 use lloco_decoder::{
-    Decoder, LinearAdapter, Pass,
+    Decoder, Pass,
     burn::tensor::{Tensor, s},
 };
 use lloco_lora::Adapter;
@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Compressor, ContextEncoder, EncoderOptions, Encoding, Error, Layout, Mode, Result, Training, weights::Weights,
+    windows::Windows,
 };
+
+/// Tokens that are read at once, in as many segments.
+const ROWS: usize = 2048;
 
 /// Lengths of a pooling encoder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +134,46 @@ impl Pooled {
     pub fn ratio(&self) -> usize {
         self.config.ratios.get(self.ratio).copied().unwrap_or(1)
     }
+
+    /// The summary vectors of each segment, `[n, hidden]`, some segments read at once.
+    fn summarise(&self, segments: &[&[u32]]) -> Result<Vec<Tensor<2>>> {
+        let mut summaries: Vec<Option<Tensor<2>>> = vec![None; segments.len()];
+        let mut order: Vec<usize> = (0..segments.len()).collect();
+        order.sort_by_key(|&i| Reverse(segments[i].len()));
+        let mut rest = order.as_slice();
+        while let Some(&first) = rest.first() {
+            let longest = segments[first].len();
+            // Behind its end a segment may go on if nothing before it looks there.
+            let alike = |&&i: &&usize| !self.config.bidirectional || segments[i].len() == longest;
+            let count = rest.iter().take(ROWS / longest.max(1)).take_while(alike).count().max(1);
+            let (group, behind) = rest.split_at(count);
+            let read: Vec<&[u32]> = group.iter().map(|&i| segments[i]).collect();
+            for (&i, summary) in group.iter().zip(self.read(&read, longest)?) {
+                summaries[i] = Some(summary);
+            }
+            rest = behind;
+        }
+        Ok(summaries.into_iter().flatten().collect())
+    }
+
+    /// One pass over segments of at most `longest` tokens, the longest first.
+    fn read(&self, segments: &[&[u32]], longest: usize) -> Result<Vec<Tensor<2>>> {
+        let Self { decoder, weights, config, ratio, scale, .. } = self;
+        let windows = Windows { config, ratio: (self.ratio(), *ratio), scale: *scale };
+        let ids: Vec<u32> =
+            segments.iter().flat_map(|ids| ids.iter().copied().chain(iter::repeat(0)).take(longest)).collect();
+        let embedded = decoder.embed(&ids)?;
+        let embedded = embedded.reshape([segments.len(), longest, decoder.config().hidden_size]);
+        let states = windows.read(decoder, &weights.encoder, embedded.clone())?;
+        let mut summaries = Vec::with_capacity(segments.len());
+        for group in segments.chunk_by(|a, b| a.len() == b.len()) {
+            let (start, tokens) = (summaries.len(), group.first().map_or(0, |ids| ids.len()));
+            let cut = |x: &Tensor<3>| x.clone().slice(s![start..start + group.len(), 0..tokens, ..]);
+            let vectors = windows.vectors(weights, cut(&states), cut(&embedded))?;
+            summaries.extend(vectors.split(1, 0).into_iter().map(|rows| rows.squeeze_dim::<2>(0)));
+        }
+        Ok(summaries)
+    }
 }
 
 impl ContextEncoder for Pooled {
@@ -153,6 +197,20 @@ impl ContextEncoder for Pooled {
 
     fn reader(&self) -> Option<&Arc<Adapter>> {
         self.reader.as_ref()
+    }
+
+    fn at_once(&self) -> usize {
+        (ROWS / self.config.segment_length).max(1)
+    }
+
+    fn encode_all(&self, documents: &[&[u32]]) -> Result<Vec<Tensor<2>>> {
+        if documents.iter().any(|ids| ids.is_empty()) {
+            return Err(Error::EmptyDocument);
+        }
+        let segments: Vec<&[u32]> = documents.iter().flat_map(|ids| self.segments(ids)).collect();
+        let mut summaries = self.summarise(&segments)?.into_iter();
+        let softprompt = |ids: &&[u32]| Tensor::cat(summaries.by_ref().take(self.segments(ids).len()).collect(), 0);
+        Ok(documents.iter().map(softprompt).collect())
     }
 
     fn start(&self, _segments: usize) -> Box<dyn Encoding + '_> {
@@ -182,13 +240,19 @@ struct Independent<'a> {
 
 impl Encoding for Independent<'_> {
     fn push(&mut self, segment: &[u32]) -> Result<Tensor<2>> {
-        let Pooled { decoder, weights, config, ratio, scale, .. } = self.encoder;
-        self.encoder.layout().check(segment.len(), self.short)?;
-        let windows = Windows { config, ratio: (self.encoder.ratio(), *ratio), scale: *scale };
-        let summary = windows.summarise(decoder, weights, &weights.encoder, decoder.embed(segment)?)?.squeeze_dim(0);
-        self.short = (segment.len() < config.segment_length).then_some(segment.len());
-        self.softprompt.push(summary.clone());
-        Ok(summary)
+        self.push_all(&[segment])?.pop().ok_or(Error::EmptyDocument)
+    }
+
+    fn push_all(&mut self, segments: &[&[u32]]) -> Result<Vec<Tensor<2>>> {
+        let (layout, mut short) = (self.encoder.layout(), self.short);
+        for segment in segments {
+            layout.check(segment.len(), short)?;
+            short = (segment.len() < layout.segment_length).then_some(segment.len());
+        }
+        let summaries = self.encoder.summarise(segments)?;
+        self.short = short;
+        self.softprompt.extend(summaries.iter().cloned());
+        Ok(summaries)
     }
 
     fn replace_newest(&mut self, rows: Tensor<2>) -> Result<()> {
@@ -204,50 +268,5 @@ impl Encoding for Independent<'_> {
 
     fn softprompt(&self) -> Option<Tensor<2>> {
         (!self.softprompt.is_empty()).then(|| Tensor::cat(self.softprompt.clone(), 0))
-    }
-}
-
-/// How segments become summary vectors.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Windows<'a> {
-    pub(crate) config: &'a PooledConfig,
-    /// Tokens a summary vector, and the index among the trained ratios.
-    pub(crate) ratio: (usize, usize),
-    /// Root mean square of the summary vectors.
-    pub(crate) scale: f64,
-}
-
-impl Windows<'_> {
-    /// Embedded segments `[batch, tokens, hidden]` -> their summary vectors `[batch, tokens / ratio, hidden]`, rounded
-    /// up; the last window may be shorter. `seam` is what the projections see: the encoder's adapter, or that adapter
-    /// behind dropout.
-    pub(crate) fn summarise(
-        self,
-        decoder: &Decoder,
-        weights: &Weights,
-        seam: &dyn LinearAdapter,
-        embedded: Tensor<3>,
-    ) -> Result<Tensor<3>> {
-        let Some(connector) = &weights.connector else {
-            let (found, expected) = ("none".to_owned(), "one, as every pooling encoder has".to_owned());
-            return Err(Error::InvalidSetting { field: "connector", found, expected });
-        };
-        let Self { config, ratio: (ratio, index), scale } = self;
-        let states = decoder.forward(embedded.clone(), config.pass().adapter(seam))?;
-        let embedded = embedded.cast(states.dtype());
-        let [batch, tokens, hidden] = states.dims();
-        let (full, rest) = (tokens / ratio, tokens % ratio);
-        let mut summaries = Vec::with_capacity(2);
-        for (start, windows, length) in [(0, full, ratio), (full * ratio, 1, rest)] {
-            if windows > 0 && length > 0 {
-                let cut = |x: &Tensor<3>| {
-                    let x = x.clone().slice(s![.., start..start + windows * length, ..]);
-                    x.reshape([batch * windows, length, hidden])
-                };
-                let rows = connector.forward(cut(&states), cut(&embedded), index, scale);
-                summaries.push(rows.reshape([batch, windows, hidden]));
-            }
-        }
-        Ok(Tensor::cat(summaries, 1))
     }
 }

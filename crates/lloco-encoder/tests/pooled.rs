@@ -81,6 +81,32 @@ fn appending_equals_encoding_and_segments_are_independent() {
 }
 
 #[test]
+fn documents_read_together_are_what_they_are_alone() {
+    for bidirectional in [false, true] {
+        let config = PooledConfig { segment_length: 16, ratios: vec![4], layers: None, bidirectional };
+        let decoder = tiny_decoder();
+        let compressor =
+            Compressor::init(Mode::Pooled(config), lora(), Reader::Own(lora()), &decoder, BASE, 1).unwrap();
+        let encoder = encoder(&compressor, None);
+        assert!(encoder.at_once() > 1);
+        let lengths = [40, 7, 64, 16, 33, 1, 7, 16 * 2 * encoder.at_once()];
+        let documents: Vec<Vec<u32>> = lengths.iter().map(|&n| ids(n + 3).split_off(3)).collect();
+        let together = encoder.encode_all(&documents.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+        assert_eq!(together.len(), documents.len());
+        for (together, ids) in together.into_iter().zip(&documents) {
+            let mut encoding = encoder.start(1);
+            encoder.segments(ids).for_each(|segment| assert!(encoding.push(segment).is_ok()));
+            let alone = encoding.softprompt().unwrap();
+            assert_eq!(together.dims(), alone.dims());
+            let worst = worst(&values(together), &values(alone));
+            assert!(worst < 1e-5, "{} tokens, bidirectional {bidirectional}: {worst}", ids.len());
+        }
+        assert!(matches!(encoder.encode_all(&[&ids(3), &[]]), Err(Error::EmptyDocument)));
+        assert!(encoder.encode_all(&[]).unwrap().is_empty());
+    }
+}
+
+#[test]
 fn wrong_input_is_named() {
     let compressor = pooled();
     let encoder = encoder(&compressor, None);

@@ -18,7 +18,7 @@ use super::{
     recurrent::{Cut, Recurrent},
     sample::{Plan, Planned, Sample},
 };
-use crate::{Compressor, Mode, Result, pooled::Windows, weights::Weights};
+use crate::{Compressor, Mode, Result, weights::Weights, windows::Windows};
 
 /// Losses and gradients of one effective batch, over groups of at most `micro_batch` samples.
 ///

@@ -8,7 +8,7 @@ use lloco_decoder::{
 use lloco_lora::finetune::NamedGradients;
 
 use super::reading::lifted;
-use crate::{Result, pooled::Windows, weights::Weights};
+use crate::{Result, weights::Weights, windows::Windows};
 
 /// Texts on their way through the encoder together.
 pub(crate) struct Independent<'a> {
