@@ -9,10 +9,10 @@ use std::{
 use burn::tensor::{Tensor, TensorData};
 
 use crate::{
-    Error, Event, Lloco, Result,
+    Error, Lloco, Result,
     files::Matches,
     reader::{self, FileText},
-    store::{NewDocument, Pending, Shard, Store, SummaryRows},
+    store::{NewDocument, Shard, Store, SummaryRows},
 };
 
 /// What adding documents did.
@@ -182,50 +182,6 @@ impl Lloco {
         let document = self.store.document(id)?;
         let own = document.filter(|d| d.summary.as_ref().is_some_and(|summary| summary.encoder == self.info));
         Ok(own.map(|document| document.text))
-    }
-
-    /// Compresses what waits, one document at a time; what another encoder compressed only if asked to.
-    fn compress_pending(&self, added: &mut Added, reencode: bool) -> Result<()> {
-        let start = Instant::now();
-        let pending = self.store.pending(&self.info, self.shard)?;
-        let (work, stale): (Vec<Pending>, Vec<Pending>) = pending.into_iter().partition(|item| reencode || !item.stale);
-        added.stale = stale.len();
-        let total = work.iter().map(|item| item.text_bytes).sum();
-        let mut done = 0;
-        for item in work {
-            let ids = self.prompts.tokenizer().encode(&self.store.text(&item.text)?)?;
-            self.compress_document(&item, &ids, added, done, total)?;
-            done += item.text_bytes;
-        }
-        added.compressing += start.elapsed();
-        Ok(())
-    }
-
-    fn compress_document(&self, item: &Pending, ids: &[u32], added: &mut Added, before: u64, total: u64) -> Result<()> {
-        let segments: Vec<&[u32]> = self.encoder.segments(ids).collect();
-        let mut stored = self.store.begin(item, &self.info, &segments)?;
-        let mut encoding = match stored.done() {
-            0 => self.encoder.start(segments.len()),
-            ready if ready == segments.len() => self.encoder.start(0),
-            ready => self.encoder.resume(self.rows(self.store.prefix(&stored)?), segments.len() - ready)?,
-        };
-        let mut read = segments.iter().take(stored.done()).map(|segment| segment.len() as u64).sum::<u64>();
-        while let Some(segment) = segments.get(stored.done()) {
-            let summary = encoding.push(segment)?;
-            let [rows, hidden] = summary.dims();
-            let summary = SummaryRows::new(rows, hidden, host(summary)?)?;
-            let kept = self.store.put_segment(&mut stored, &summary)?;
-            encoding.replace_newest(self.rows(kept))?;
-            read += segment.len() as u64;
-            added.tokens_read += segment.len() as u64;
-            let done = before + item.text_bytes * read / (ids.len() as u64).max(1);
-            self.observer.tell(&Event::Compressed { document: &item.id, done, total })?;
-        }
-        self.store.commit(&stored)?;
-        added.documents += 1;
-        added.tokens += ids.len() as u64;
-        added.summary_vectors += self.encoder.layout().summary_vectors(ids.len()) as u64;
-        Ok(())
     }
 
     /// Stored rows on the model's device, `[n, hidden]`.

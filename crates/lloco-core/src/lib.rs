@@ -39,6 +39,7 @@
 
 mod answer;
 mod builder;
+mod compress;
 pub mod dataset;
 mod device;
 mod digest;

@@ -30,7 +30,7 @@ enum Place {
     /// On the device.
     Device(Vec<LayerCache>),
     /// On the device while their layer runs.
-    Spilled(Spilled),
+    Spilled(Box<Spilled>),
 }
 
 /// The keys and values of one layer, on the device.
@@ -71,7 +71,7 @@ impl KvCache {
     /// included that do not stay.
     pub fn spilled(decoder: &Decoder, batch: usize, capacity: usize, in_memory: usize) -> Self {
         match on_cpu(decoder.device()) {
-            true => Self { place: Place::Spilled(Spilled::new(decoder, batch, in_memory)), batch, len: 0 },
+            true => Self { place: Place::Spilled(Box::new(Spilled::new(decoder, batch, in_memory))), batch, len: 0 },
             false => Self::new(decoder, batch, capacity),
         }
     }

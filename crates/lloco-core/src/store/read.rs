@@ -79,6 +79,14 @@ impl LocalStore {
         keys.iter().map(|key| Ok((*key, self.summary_row(key)?))).collect()
     }
 
+    /// Whether there is a summary of a text's first segment, in whichever document.
+    pub(crate) fn has_segment(&self, encoder: &EncoderInfo, first: &[u32]) -> Result<bool> {
+        match encoder.segment_keys(&[first]).first() {
+            Some(segment) => Ok(self.summary_row(&segment.key)?.is_some()),
+            None => Ok(false),
+        }
+    }
+
     pub(super) fn summary_row(&self, key: &Digest) -> Result<Option<SummaryRow>> {
         self.catalogue.read(|transaction| get(&transaction.open_table(SUMMARIES)?, key.bytes()))
     }
