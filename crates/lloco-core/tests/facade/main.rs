@@ -6,6 +6,7 @@ mod context;
 mod evaluate;
 mod kill;
 mod study;
+mod together;
 
 use std::{
     fs,
