@@ -85,7 +85,7 @@ impl<'a> Reading<'a> {
         let mut answer = Vec::new();
         while answer.len() < max_new_tokens {
             let logits = self.decoder.logits_with(hidden, &*self.adapter).flatten::<2>(0, 1);
-            let token = sampler.sample(&mut values("scores", logits)?, &[]);
+            let token = sampler.sample(&mut values("scores", logits)?, &[])?;
             if self.decoder.config().eos_token_ids.contains(&token) {
                 break;
             }

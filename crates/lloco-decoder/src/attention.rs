@@ -94,7 +94,7 @@ impl Attention {
             && !mixed.is_autodiff()
             && let Some(output) = self.output.packed(&x)
         {
-            return Ok(kernels::add_linear(x, mixed, output));
+            return Ok(self.output.biased(kernels::add_linear(x, mixed, output)));
         }
         Ok(x + context.adapter.apply(site, &mixed, self.output.forward(mixed.clone())))
     }
@@ -109,7 +109,8 @@ impl Attention {
             && let (Some(q), Some(k), Some(v)) = (self.query.packed(x), self.key.packed(x), self.value.packed(x))
         {
             let (gamma, eps) = (self.norm.gamma.clone(), self.norm.eps);
-            return self.headwise(kernels::normed_triple(x.clone(), gamma, eps, [q, k, v]));
+            let [q, k, v] = kernels::normed_triple(x.clone(), gamma, eps, [q, k, v]);
+            return self.headwise([self.query.biased(q), self.key.biased(k), self.value.biased(v)]);
         }
         let x = self.norm.forward(x.clone());
         let newest = if first > 0 { x.clone().slice(s![.., first.., ..]) } else { x.clone() };

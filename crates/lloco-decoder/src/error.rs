@@ -131,6 +131,15 @@ pub enum Error {
         /// What was found.
         found: String,
     },
+    /// No next token can be chosen: a score is NaN, or none is above negative infinity.
+    #[error(
+        "the scores of generated token {position} are no numbers: the weights, the adapter or the prompt's embeddings hold \
+         some that are not finite"
+    )]
+    NoScores {
+        /// Which of the tokens behind the prompt, from 0.
+        position: usize,
+    },
     /// A setting is out of range.
     #[error("setting `{field}` = {value} is out of range; expected {expected}")]
     InvalidSetting {

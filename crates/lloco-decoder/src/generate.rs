@@ -72,7 +72,8 @@ enum Next {
 }
 
 impl Decoder {
-    /// Reads the prompt and returns an iterator over the tokens that follow.
+    /// Reads the prompt and returns an iterator over the tokens that follow. It ends behind an error, such as
+    /// [`Error::NoScores`] where weights or embeddings that are not finite leave nothing to choose from.
     ///
     /// # Errors
     /// When the prompt is empty or does not fit the model, or a setting is out of range.
@@ -108,7 +109,7 @@ impl Decoder {
     /// Each sequence draws from a sampler of its own, all with the same seed. Stop tokens are left out.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate).
+    /// As [`generate`](Self::generate), and [`Error::NoScores`] if the scores of a sequence that goes on are no numbers.
     pub fn generate_batch(
         &self,
         prompts: &[Prompt],
@@ -135,9 +136,9 @@ impl Decoder {
             let scores = scores(self, input, pass, adapter)?;
             let mut tokens = Vec::with_capacity(scores.len());
             for (sequence, mut scores) in sequences.iter_mut().zip(scores) {
-                tokens.push(sequence.step(self, config, &mut scores));
+                tokens.push(sequence.step(self, config, &mut scores)?);
             }
-            if sequences.iter().all(|sequence| sequence.done) {
+            if sequences.iter().all(|sequence| sequence.stopped.is_some()) {
                 break;
             }
             input = self.embed_with(&tokens, adapter)?.swap_dims(0, 1);
@@ -151,24 +152,29 @@ struct Sequence {
     sampler: Sampler,
     seen: Vec<u32>,
     answer: Vec<u32>,
-    done: bool,
+    /// The token that ended it.
+    stopped: Option<u32>,
 }
 
 impl Sequence {
     fn new(prompt: &Prompt, config: &GenerateConfig) -> Result<Self> {
         let sampler = Sampler::new(config.sampling.clone())?;
-        Ok(Self { sampler, seen: prompt.token_ids().collect(), answer: Vec::new(), done: false })
+        Ok(Self { sampler, seen: prompt.token_ids().collect(), answer: Vec::new(), stopped: None })
     }
 
-    /// Chooses the next token; a finished sequence repeats it unread.
-    fn step(&mut self, decoder: &Decoder, config: &GenerateConfig, scores: &mut [f32]) -> u32 {
-        let token = self.sampler.sample(scores, &self.seen);
-        self.done |= config.stops(decoder, token);
-        if !self.done {
+    /// Chooses the next token; a finished sequence repeats its last one unread.
+    fn step(&mut self, decoder: &Decoder, config: &GenerateConfig, scores: &mut [f32]) -> Result<u32> {
+        if let Some(token) = self.stopped {
+            return Ok(token);
+        }
+        let token = self.sampler.sample(scores, &self.seen)?;
+        if config.stops(decoder, token) {
+            self.stopped = Some(token);
+        } else {
             self.seen.push(token);
             self.answer.push(token);
         }
-        token
+        Ok(token)
     }
 }
 
@@ -193,7 +199,7 @@ impl Generation<'_> {
                 scores(self.decoder, input, pass, &*self.adapter)?.swap_remove(0)
             }
         };
-        let token = self.sampler.sample(&mut scores, &self.seen);
+        let token = self.sampler.sample(&mut scores, &self.seen)?;
         if self.config.stops(self.decoder, token) {
             return Ok(None);
         }

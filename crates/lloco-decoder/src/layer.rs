@@ -74,7 +74,8 @@ impl Mlp {
         let site = |projection| Site { layer: self.layer, projection };
         #[cfg(feature = "flex")]
         if ![Projection::Gate, Projection::Up, Projection::Down].iter().any(|p| context.adapter.adapts(site(*p)))
-            && let (Some(gate), Some(up), Some(down)) = (self.gate.packed(&x), self.up.packed(&x), self.down.packed(&x))
+            && let (Some(gate), Some(up), Some(down)) =
+                (self.gate.unbiased(&x), self.up.unbiased(&x), self.down.unbiased(&x))
         {
             return kernels::add_feed_forward(x, self.norm.gamma.clone(), self.norm.eps, [gate, up, down]);
         }

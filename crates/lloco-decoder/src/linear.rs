@@ -36,14 +36,20 @@ impl Linear {
         &self.weight
     }
 
-    /// The packed weight, if operations on `x` and it may be computed together: on the CPU's kernels, without a bias and
-    /// without gradients.
+    /// The packed weight, if operations on `x` and it may be computed together: on the CPU's kernels, without gradients.
+    /// The bias is still to be [added](Self::biased).
     #[cfg(feature = "flex")]
     pub(crate) fn packed(&self, x: &Tensor<3>) -> Option<&PackedLinear> {
         match &self.weight {
-            Weight::Packed(weight) if self.bias.is_none() && kernels::on_flex(x) && !x.is_autodiff() => Some(weight),
+            Weight::Packed(weight) if kernels::on_flex(x) && !x.is_autodiff() => Some(weight),
             _ => None,
         }
+    }
+
+    /// [`packed`](Self::packed), if there is no bias.
+    #[cfg(feature = "flex")]
+    pub(crate) fn unbiased(&self, x: &Tensor<3>) -> Option<&PackedLinear> {
+        self.packed(x).filter(|_| self.bias.is_none())
     }
 
     /// `x` `[batch, seq, in]` -> `[batch, seq, out]`.
@@ -63,7 +69,8 @@ impl Linear {
         [a.biased(q), b.biased(r), c.biased(s)]
     }
 
-    fn biased(&self, y: Tensor<3>) -> Tensor<3> {
+    /// `y` and the bias, if there is one.
+    pub(crate) fn biased(&self, y: Tensor<3>) -> Tensor<3> {
         match &self.bias {
             Some(bias) => {
                 let bias = like(bias, &y).cast(y.dtype());

@@ -67,13 +67,15 @@ impl Sampling {
 /// ```
 /// use lloco_decoder::{Sampler, Sampling};
 /// let mut sampler = Sampler::new(Sampling::greedy())?;
-/// assert_eq!(sampler.sample(&mut [0.1, 2.0, -1.0], &[]), 1);
+/// assert_eq!(sampler.sample(&mut [0.1, 2.0, -1.0], &[])?, 1);
 /// # Ok::<_, lloco_decoder::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct Sampler {
     sampling: Sampling,
     rng: StdRng,
+    /// Tokens so far.
+    chosen: usize,
 }
 
 impl Sampler {
@@ -92,14 +94,22 @@ impl Sampler {
         let fine = repetition_penalty.is_finite() && repetition_penalty > 0.0;
         check("repetition_penalty", repetition_penalty, fine, "above 0")?;
         let rng = StdRng::seed_from_u64(sampling.seed);
-        Ok(Self { sampling, rng })
+        Ok(Self { sampling, rng, chosen: 0 })
     }
 
     /// The next token, from its `scores` `[vocab]` (changed in place) and the tokens `seen` so far.
-    pub fn sample(&mut self, scores: &mut [f32], seen: &[u32]) -> u32 {
+    ///
+    /// A score of negative infinity rules a token out, one of infinity is the best there is.
+    ///
+    /// # Errors
+    /// [`Error::NoScores`] if a score is NaN, or all tokens are ruled out.
+    pub fn sample(&mut self, scores: &mut [f32], seen: &[u32]) -> Result<u32> {
         self.penalise(scores, seen);
-        if self.sampling.temperature == 0.0 {
-            return best(scores);
+        let best = best(scores).ok_or(Error::NoScores { position: self.chosen })?;
+        self.chosen += 1;
+        // Beside infinity, no other score has a weight.
+        if self.sampling.temperature == 0.0 || scores[best] == f32::INFINITY {
+            return Ok(best as u32);
         }
         let mut candidates: Vec<(u32, f32)> = (0..).zip(scores.iter().copied()).collect();
         let descending = |a: &(u32, f32), b: &(u32, f32)| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal);
@@ -108,7 +118,7 @@ impl Sampler {
             candidates.truncate(self.sampling.top_k);
         }
         candidates.sort_unstable_by(descending);
-        self.draw(&candidates)
+        Ok(self.draw(&candidates))
     }
 
     fn penalise(&self, scores: &mut [f32], seen: &[u32]) {
@@ -149,10 +159,17 @@ impl Sampler {
     }
 }
 
-/// Index of the largest score, the first one of equals.
-fn best(scores: &[f32]) -> u32 {
-    let pick = |best: (usize, f32), (i, &score): (usize, &f32)| if score > best.1 { (i, score) } else { best };
-    scores.iter().enumerate().fold((0, f32::NEG_INFINITY), pick).0 as u32
+/// Index of the largest score, the first one of equals. `None` if one is NaN, or none is above negative infinity.
+fn best(scores: &[f32]) -> Option<usize> {
+    let (mut best, mut top) = (None, f32::NEG_INFINITY);
+    for (i, &score) in scores.iter().enumerate() {
+        if score > top {
+            (best, top) = (Some(i), score);
+        } else if score.is_nan() {
+            return None;
+        }
+    }
+    best
 }
 
 #[cfg(test)]
@@ -161,7 +178,7 @@ mod tests {
 
     fn draws(sampling: Sampling, scores: &[f32], n: usize) -> Vec<u32> {
         let mut sampler = Sampler::new(sampling).expect("valid settings");
-        (0..n).map(|_| sampler.sample(&mut scores.to_vec(), &[])).collect()
+        (0..n).map(|_| sampler.sample(&mut scores.to_vec(), &[]).expect("numbers")).collect()
     }
 
     #[test]
@@ -188,7 +205,7 @@ mod tests {
     #[test]
     fn penalty_avoids_what_was_seen() {
         let mut sampler = Sampler::new(Sampling::greedy().with_repetition_penalty(2.0)).expect("valid settings");
-        assert_eq!(sampler.sample(&mut [1.5, 1.0, -1.0], &[0]), 1);
+        assert_eq!(sampler.sample(&mut [1.5, 1.0, -1.0], &[0]).expect("numbers"), 1);
     }
 
     #[test]
@@ -204,10 +221,18 @@ mod tests {
     }
 
     #[test]
-    fn scores_that_are_not_numbers_do_not_panic() {
-        for sampling in [Sampling::greedy(), Sampling::temperature(1.0, 0).with_top_k(2)] {
-            let id = draws(sampling, &[f32::NAN, f32::INFINITY, f32::NAN], 1)[0];
-            assert!(id < 3);
+    fn scores_that_are_no_numbers_are_refused_and_infinite_ones_obeyed() {
+        let (no, all) = (f32::NEG_INFINITY, f32::INFINITY);
+        for sampling in [Sampling::greedy(), Sampling::temperature(1.0, 0).with_top_k(2), Sampling::temperature(0.5, 3)]
+        {
+            let mut sampler = Sampler::new(sampling.with_repetition_penalty(1.5)).expect("valid settings");
+            let mut choose = |scores: &[f32]| sampler.sample(&mut scores.to_vec(), &[0, 2]);
+            assert_eq!(choose(&[no, 1.0, no]).expect("numbers"), 1);
+            assert_eq!(choose(&[0.0, all, 5.0]).expect("numbers"), 1);
+            assert_eq!(choose(&[no, no, all]).expect("numbers"), 2);
+            for scores in [&[f32::NAN, 0.0, 1.0][..], &[0.0, 1.0, f32::NAN], &[all, f32::NAN], &[no, no], &[]] {
+                assert!(matches!(choose(scores), Err(Error::NoScores { position: 3 })), "{scores:?}");
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Portable, Simd};
+use std::ffi::OsStr;
 use std::sync::OnceLock;
 
 /// An instruction set that the kernels know, poorest first. Each includes the ones before it.
@@ -30,15 +31,17 @@ impl Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
             let Some(name) = std::env::var_os("LLOCO_KERNELS") else { return Self::richest() };
-            let named = Isa::ALL.into_iter().find(|isa| name.eq_ignore_ascii_case(format!("{isa:?}")));
-            match named.filter(|isa| *isa <= Self::richest()) {
-                Some(isa) => isa,
-                None => {
-                    tracing::warn!(?name, used = ?Self::richest(), "LLOCO_KERNELS names no instructions of this CPU");
-                    Self::richest()
-                }
-            }
+            Self::named(&name, Self::richest()).unwrap_or_else(|| {
+                tracing::warn!(?name, used = ?Self::richest(), "LLOCO_KERNELS names no instructions of this CPU");
+                Self::richest()
+            })
         })
+    }
+
+    /// The set of that name, if it is not beyond `richest`.
+    fn named(name: &OsStr, richest: Isa) -> Option<Self> {
+        let named = Isa::ALL.into_iter().find(|isa| name.eq_ignore_ascii_case(format!("{isa:?}")));
+        named.filter(|isa| *isa <= richest)
     }
 
     /// The richest set that this machine can run.
@@ -96,6 +99,38 @@ fn run_avx512<K: Kernel>(kernel: K) -> K::Out {
     kernel.run(unsafe { Avx512::new() })
 }
 
+/// What a CPU says of itself. Not every CPU, let alone every virtual one, that has one of these has those before it.
+#[cfg(any(target_arch = "x86_64", test))]
+struct Features {
+    /// AVX2, FMA and F16C.
+    avx2: bool,
+    /// AVX-512 F, BW and DQ.
+    avx512: bool,
+    /// bf16 dot products.
+    bf16: bool,
+    /// Tile registers with bf16 products.
+    tiles: bool,
+}
+
+#[cfg(any(target_arch = "x86_64", test))]
+impl Features {
+    /// The richest set that a CPU with these runs. `permission` asks the operating system for the tile registers: it is asked
+    /// only where nothing else is missing, and a refusal leaves all but them.
+    fn richest(&self, permission: impl FnOnce() -> bool) -> Isa {
+        if !self.avx2 {
+            Isa::Portable
+        } else if !self.avx512 {
+            Isa::Avx2
+        } else if !self.bf16 {
+            Isa::Avx512
+        } else if !self.tiles || !permission() {
+            Isa::Avx512Bf16
+        } else {
+            Isa::Amx
+        }
+    }
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 fn detect() -> Isa {
     Isa::Portable
@@ -103,36 +138,27 @@ fn detect() -> Isa {
 
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Isa {
-    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-    if !avx2 {
-        Isa::Portable
-    } else if !(is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq"))
-    {
-        Isa::Avx2
-    } else if !is_x86_feature_detected!("avx512bf16") {
-        Isa::Avx512
-    } else if !tiles() {
-        Isa::Avx512Bf16
-    } else {
-        Isa::Amx
-    }
+    let features = Features {
+        avx2: is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"),
+        avx512: is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq"),
+        bf16: is_x86_feature_detected!("avx512bf16"),
+        tiles: tiles(),
+    };
+    features.richest(permission)
 }
 
-/// Whether the CPU multiplies bf16 tiles, and the operating system saves the tile registers for this process.
+/// Whether the CPU multiplies bf16 tiles.
 #[cfg(target_arch = "x86_64")]
 fn tiles() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     const TILE: u32 = 1 << 24;
     const BF16: u32 = 1 << 22;
-    if __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & (TILE | BF16) != TILE | BF16 {
-        return false;
-    }
-    permission()
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & (TILE | BF16) == TILE | BF16
 }
 
-/// Asks Linux for the tile registers; the answer holds for all threads of the process.
+/// Asks Linux to save the tile registers for this process; the answer holds for all its threads.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn permission() -> bool {
     const ARCH_PRCTL: i64 = 158;
@@ -151,4 +177,38 @@ fn permission() -> bool {
 #[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
 fn permission() -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_is_used_where_it_and_all_before_it_are_there() {
+        for bits in 0..32 {
+            let [avx2, avx512, bf16, tiles, permitted] = [0, 1, 2, 3, 4].map(|bit| bits >> bit & 1 == 1);
+            let mut asked = false;
+            let found = Features { avx2, avx512, bf16, tiles }.richest(|| {
+                asked = true;
+                permitted
+            });
+            let wanted = [avx2, avx512, bf16, tiles && permitted].into_iter().take_while(|there| *there).count();
+            assert_eq!(found, Isa::ALL[wanted], "{bits:05b}");
+            assert_eq!(asked, avx2 && avx512 && bf16 && tiles, "{bits:05b}: a CPU without tiles needs no leave");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_sets_that_the_machine_has() {
+        for (at, name) in ["portable", "avx2", "avx512", "avx512bf16", "amx"].into_iter().enumerate() {
+            for (best, richest) in Isa::ALL.into_iter().enumerate() {
+                let wanted = (at <= best).then_some(Isa::ALL[at]);
+                assert_eq!(Isa::named(name.as_ref(), richest), wanted, "{name} of {richest:?}");
+                assert_eq!(Isa::named(name.to_uppercase().as_ref(), richest), wanted, "{name} of {richest:?}");
+            }
+        }
+        for name in ["", "abacus", "avx", "avx512 "] {
+            assert_eq!(Isa::named(name.as_ref(), Isa::Amx), None, "{name}");
+        }
+    }
 }

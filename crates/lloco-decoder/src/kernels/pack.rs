@@ -246,15 +246,20 @@ impl PackedLinear {
             return made;
         }
         // Not within the cell's lock: its threads may be at work for somebody who waits for that lock.
+        let made = self.turned(Isa::best());
+        self.0.transposed.get_or_init(|| made)
+    }
+
+    /// The transposed matrix, as the kernels of `isa` want it.
+    pub(crate) fn turned(&self, isa: Isa) -> Self {
         let [rows, cols] = self.0.shape;
         let panels = match &self.0.panels {
             Panels::Bf16(units) => Panels::Bf16(transpose(rows, cols, units)),
             Panels::F32(units) => Panels::F32(transpose(rows, cols, units)),
-            Panels::Int8(blocks) => transpose_blocks(rows, cols, blocks),
-            Panels::Q4(blocks, _) => transpose_blocks(rows, cols, blocks),
+            Panels::Int8(blocks) => transpose_blocks(isa, rows, cols, blocks),
+            Panels::Q4(blocks, _) => transpose_blocks(isa, rows, cols, blocks),
         };
-        let made = Self::new(cols, rows, panels);
-        self.0.transposed.get_or_init(|| made)
+        Self::new(cols, rows, panels)
     }
 }
 
@@ -284,9 +289,9 @@ fn transpose<U: Unit>(rows: usize, cols: usize, units: &[U]) -> Pages<U> {
     pack(cols, rows, |n, k| units[k / LANES * len + n / 2].get(k % LANES, n % 2))
 }
 
-fn transpose_blocks<B: Stored>(rows: usize, cols: usize, from: &[B]) -> Panels {
+fn transpose_blocks<B: Stored>(isa: Isa, rows: usize, cols: usize, from: &[B]) -> Panels {
     let len = blocks::panel_len(cols);
     let weight = |n: usize, k: usize| from[k / LANES * len + n / BLOCK].get(k % LANES, n % BLOCK);
-    let bytes = if Isa::best() < Isa::Avx512Bf16 { blocks::quantise(cols, rows, weight) } else { None };
+    let bytes = if isa < Isa::Avx512Bf16 { blocks::quantise(cols, rows, weight) } else { None };
     bytes.map_or_else(|| Panels::Bf16(pack(cols, rows, weight)), Panels::Int8)
 }

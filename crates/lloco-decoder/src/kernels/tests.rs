@@ -8,7 +8,10 @@ mod loss;
 mod low_rank;
 mod rowwise;
 
+use super::cpu::Isa;
 use burn::tensor::{Device, Tensor, TensorData};
+use std::env;
+use std::process::Command;
 
 #[test]
 fn tracked_tensors_take_the_kernels_too() {
@@ -18,6 +21,21 @@ fn tracked_tensors_take_the_kernels_too() {
     assert!(super::on_flex(&x.clone().autodiff().require_grad()));
     assert!(super::is_flex(&device.autodiff()));
     assert!(!super::on_flex(&x.cast(burn::tensor::FloatDType::F16)));
+}
+
+/// Runs the tests of gradients through tensors, which take the richest instructions alone, with each of the poorer ones.
+#[test]
+fn the_way_back_agrees_on_every_path() {
+    let best = Isa::best();
+    for isa in Isa::available().filter(|isa| *isa < best) {
+        let child = Command::new(env::current_exe().expect("this test"))
+            .args(["gradients_agree_with_burn", "--test-threads=1"])
+            .env("LLOCO_KERNELS", format!("{isa:?}"))
+            .output()
+            .expect("a child");
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("8 passed"), "{isa:?}: {said}");
+    }
 }
 
 /// Numbers in -1..1 that depend on `seed` alone.

@@ -130,17 +130,19 @@ fn gate_and_up_meet_in_tiles() {
             Panels::Bf16(units) => Weights::Halves(units),
             _ => panic!("packed as bf16"),
         });
-        let halves = Halves::new(Isa::best(), &x, rows, k);
-        let found = tiles::gated_with(emulated::Tiles, Isa::best(), &halves, weights, [rows, k, n]);
-        for r in 0..rows {
-            let row: &[bf16] = bytemuck::cast_slice(found.row(r));
-            for (c, found) in row.iter().enumerate() {
-                let wanted =
-                    if c < n { gates[r * n + c] / (1.0 + (-gates[r * n + c]).exp()) * ups[r * n + c] } else { 0.0 };
-                assert!(
-                    (found.to_f32() - wanted).abs() <= wanted.abs() / 128.0 + 1e-4,
-                    "{rows} x {k} x {n} at {r}, {c}"
-                );
+        for isa in Isa::available() {
+            let halves = Halves::new(isa, &x, rows, k);
+            let found = tiles::gated_with(emulated::Tiles, isa, &halves, weights, [rows, k, n]);
+            for r in 0..rows {
+                let row: &[bf16] = bytemuck::cast_slice(found.row(r));
+                for (c, found) in row.iter().enumerate() {
+                    let wanted =
+                        if c < n { gates[r * n + c] / (1.0 + (-gates[r * n + c]).exp()) * ups[r * n + c] } else { 0.0 };
+                    assert!(
+                        (found.to_f32() - wanted).abs() <= wanted.abs() / 128.0 + 1e-4,
+                        "{isa:?} {rows} x {k} x {n} at {r}, {c}"
+                    );
+                }
             }
         }
     }
