@@ -1,4 +1,4 @@
-//! Directories that appear whole or not at all.
+//! Directories, and files, that appear whole or not at all.
 
 use std::{
     ffi::OsString,
@@ -26,10 +26,7 @@ impl Draft {
         if fs::read_dir(target).map_or(target.exists(), |mut entries| entries.next().is_some()) {
             return Err(Error::Exists { path: target.to_path_buf() });
         }
-        let mut name = OsString::from(".");
-        name.push(target.file_name().ok_or_else(|| Error::Exists { path: target.to_path_buf() })?);
-        name.push(".partial");
-        let partial = target.with_file_name(name);
+        let partial = partial(target).ok_or_else(|| Error::Exists { path: target.to_path_buf() })?;
         // What a killed process left behind.
         if partial.exists() {
             fs::remove_dir_all(&partial).map_err(Error::write(&partial))?;
@@ -48,12 +45,7 @@ impl Draft {
     /// # Errors
     /// [`Error::Io`] when writing fails.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.path(name);
-        let written = File::create(&path).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
-        written.map_err(Error::write(&path))
+        write_through(&self.path(name), bytes)
     }
 
     /// Moves the directory to its place, in one step.
@@ -64,10 +56,7 @@ impl Draft {
         sync(&self.partial)?;
         fs::rename(&self.partial, &self.target).map_err(Error::write(&self.target))?;
         self.published = true;
-        match self.target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync(parent),
-            _ => sync(Path::new(".")),
-        }
+        sync_parent(&self.target)
     }
 }
 
@@ -77,6 +66,44 @@ impl Drop for Draft {
             // Nothing more can be done here; the next draft of this name removes it.
             let _ = fs::remove_dir_all(&self.partial);
         }
+    }
+}
+
+/// Writes a file in one step: until the new one is whole, there is what was there before.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let partial = partial(path).ok_or_else(|| Error::Exists { path: path.to_path_buf() })?;
+    let written = write_through(&partial, bytes)
+        .and_then(|()| fs::rename(&partial, path).map_err(Error::write(path)))
+        .and_then(|()| sync_parent(path));
+    if written.is_err() {
+        // Nothing more can be done here; the next file of this name takes its place.
+        let _ = fs::remove_file(&partial);
+    }
+    written
+}
+
+/// Where something lies until it is whole: hidden beside its final place.
+fn partial(target: &Path) -> Option<PathBuf> {
+    let mut name = OsString::from(".");
+    name.push(target.file_name()?);
+    name.push(".partial");
+    Some(target.with_file_name(name))
+}
+
+/// Writes a file through to the disk.
+fn write_through(path: &Path, bytes: &[u8]) -> Result<()> {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(Error::write(path))
+}
+
+/// Writes the entries of the directory that holds `path` through to the disk.
+fn sync_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync(parent),
+        _ => sync(Path::new(".")),
     }
 }
 

@@ -123,7 +123,8 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
-    /// Loss or gradients stopped being numbers. Adapter and checkpoints are as before the step.
+    /// Loss, gradients or what a step would make of the adapter stopped being numbers. Adapter and checkpoints are as
+    /// before the step.
     #[error("{what} at step {step} on examples {examples:?}; lower the learning rate or look at these examples")]
     NotFinite {
         /// `loss = NaN`, for example.
@@ -143,7 +144,7 @@ pub enum Error {
         /// The step of this run.
         step: usize,
     },
-    /// A checkpoint was written by a run of another configuration, or on other examples.
+    /// A checkpoint was written by a run of another configuration, on other examples or with others held out.
     #[error("{}: `{field}` was {found}, this run has {expected}; resume with the same settings or start in a new directory", path.display())]
     CheckpointMismatch {
         /// The checkpoint.

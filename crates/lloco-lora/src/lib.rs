@@ -38,7 +38,8 @@
 //! | [`TrainConfig`] | the settings of a finetuning run |
 //! | [`Trainer`] | a run: steps, evaluation, checkpoints, resuming |
 //!
-//! The parts of a training step, for other trainings over an adapter, are in [`finetune`].
+//! The parts of a training step, for other trainings over an adapter, are in [`finetune`]; what keeps a run and its
+//! measurements on the disk is in [`durable`] and [`metrics`].
 //!
 //! burn has LoRA of its own, which composes `W + scale * B A` for each projection and so pays for a full weight
 //! gradient. Here the factors stay apart: the backward pass costs about a forward pass.
@@ -53,6 +54,7 @@ mod directory;
 pub mod durable;
 mod error;
 pub mod finetune;
+pub mod metrics;
 mod parameters;
 mod peft;
 mod targets;

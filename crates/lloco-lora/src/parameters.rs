@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use lloco_decoder::{DecoderConfig, Site};
 
-use crate::{Adapter, Error, LoraConfig, Result, SiteShape, adapter::Factors, config::SAVED_MODULES};
+use crate::{Adapter, Error, LoraConfig, Result, SiteShape, adapter::Factors, config::SAVED_MODULES, tensor_file};
 
 impl Adapter {
     /// The adapter's tensors by name, as they stand in PEFT files without the prefix `base_model.model.`:
@@ -52,6 +52,17 @@ impl Adapter {
     pub fn gradients(&self, gradients: &mut Gradients) -> BTreeMap<String, Tensor<2>> {
         let parameters = self.parameters().into_iter();
         parameters.filter_map(|(name, tensor)| Some((name, tensor.grad_remove(gradients)?))).collect()
+    }
+
+    /// The first tensor that holds something other than finite numbers, or so large ones that their sum is none.
+    pub(crate) fn spoiled(&self) -> Result<Option<String>> {
+        let sums = self.parameters().into_iter().map(|(name, tensor)| (name, tensor.abs().sum()));
+        let (names, sums): (Vec<String>, Vec<Tensor<1>>) = sums.unzip();
+        if sums.is_empty() {
+            return Ok(None);
+        }
+        let sums = tensor_file::values("the adapter", Tensor::cat(sums, 0))?;
+        Ok(names.into_iter().zip(sums).find(|(_, sum)| !sum.is_finite()).map(|(name, _)| name))
     }
 
     /// An adapter from f32 tensors under their [names](Self::parameters); `origin` is what errors call the file.

@@ -203,14 +203,18 @@ fn dropout_follows_the_seed_and_is_off_in_evaluation() {
 }
 
 #[test]
-fn clipping_bounds_the_norm() {
+fn a_step_tells_all_positions_it_read() {
     let decoder = tiny_decoder();
-    let gradients = trainer(&decoder, config()).gradients().unwrap().gradients;
-    let norm = gradients.norm().unwrap();
-    let scaled = gradients.scaled(0.5).norm().unwrap();
-    assert!((scaled - 0.5 * norm).abs() < 1e-6 * norm);
-    let report = trainer(&decoder, config().with_max_grad_norm(Some(norm / 10.0))).step().unwrap();
-    assert!((report.grad_norm - norm).abs() < 1e-9);
+    let all = |examples: &[Example]| {
+        let rows = |e: &Example| e.prefix.iter().map(SummaryVectors::rows).sum::<usize>();
+        examples.iter().map(|e| rows(e) + e.prompt_ids.len() + e.answer_ids.len() - 1).sum::<usize>()
+    };
+    let whole = |config: TrainConfig| trainer(&decoder, config.with_batches(11, 1)).step().unwrap();
+    let report = whole(config());
+    assert_eq!(report.positions, all(&examples(11)));
+    assert!(report.seconds > 0.0);
+    // Distractors are read as well.
+    assert!(whole(config().with_distractors(3)).positions > report.positions);
 }
 
 #[test]
@@ -316,6 +320,8 @@ fn a_checkpoint_of_another_run_is_refused() {
     assert_eq!(field(trainer(&decoder, config().with_lora(LoraConfig::default()))), "lora");
     let others = Trainer::new(&decoder, config(), examples(10)).unwrap().with_adapter(busy_adapter(&config().lora, 1));
     assert_eq!(field(others), "examples");
+    let judged = trainer(&decoder, config()).with_held_out(examples(2)).unwrap();
+    assert_eq!(field(judged), "held_out");
 
     let file = path.join("trainer.json");
     let good = fs::read_to_string(&file).unwrap();
@@ -378,6 +384,11 @@ fn held_out_examples_pick_the_best_and_stop_the_run() {
     let mut again = trainer(&decoder, config).with_held_out(held_out()).unwrap();
     again.resume(dir.path()).unwrap();
     assert_eq!(again.best().unwrap().1, nll);
+    // Others held out have another best.
+    let mut other = trainer(&decoder, again.config().clone()).with_held_out(examples(17).split_off(11)).unwrap();
+    let found = other.resume(dir.path());
+    assert!(matches!(&found, Err(Error::CheckpointMismatch { field, .. }) if field == "held_out"), "{found:?}");
+    assert!(other.best().is_none());
     assert_eq!(again.run(None, &mut |_| ControlFlow::Continue(())).unwrap(), Outcome::StoppedEarly);
 }
 
@@ -408,7 +419,6 @@ fn examples_that_do_not_fit_are_named() {
     assert!(detail(Example::new("bad", vec![1], vec![])).contains("no answer"));
     assert!(detail(Example::new("bad", vec![], vec![1, 2])).contains("nothing stands before"));
     assert!(detail(Example::new("bad", vec![1], vec![96])).contains("vocabulary"));
-    assert!(detail(Example::new("bad", vec![1; 100], vec![1; 29])).contains("window"));
     let narrow = SummaryVectors::new(vec![0.0; 16], 16).unwrap();
     assert!(detail(Example::new("bad", vec![1], vec![1]).with_prefix(narrow)).contains("wide"));
     assert!(matches!(Trainer::new(&decoder, config(), Vec::new()).err(), Some(Error::NoExamples)));
@@ -417,6 +427,40 @@ fn examples_that_do_not_fit_are_named() {
     // A softprompt alone may stand before an answer.
     let bare = Example::new("bare", vec![], vec![4]).with_prefix(SummaryVectors::new(vec![0.1; 32], 32).unwrap());
     assert!(Trainer::new(&decoder, config(), vec![bare]).unwrap().step().is_ok());
+}
+
+#[test]
+fn a_reading_longer_than_the_window_is_named_with_its_positions() {
+    let decoder = tiny_decoder();
+    let vectors = |rows: usize| SummaryVectors::new(vec![0.1; rows * 32], 32).unwrap();
+    let example = |name: &str, rows: usize, text: usize| {
+        Example::new(name, vec![1; text], vec![1]).with_prefix(vectors(rows / 2)).with_prefix(vectors(rows - rows / 2))
+    };
+    let detail = |found: Option<Error>| match found {
+        Some(Error::Example { index: 1, name, detail }) if name == "long" => detail,
+        other => panic!("{other:?}"),
+    };
+    let run = |examples: Vec<Example>, most: usize| {
+        Trainer::new(&decoder, config().with_distractors(most), examples).map(|mut run| run.step().unwrap())
+    };
+    // The last token of an answer is predicted and not read.
+    let short = || example("short", 10, 10);
+    assert!(run(vec![short(), example("fits", 100, 28)], 0).is_ok());
+    for long in [example("long", 100, 29), example("long", 0, 129), example("long", 1900, 2)] {
+        let rows: usize = long.prefix.iter().map(SummaryVectors::rows).sum();
+        let positions = rows + long.prompt_ids.len();
+        let found = detail(run(vec![short(), long.clone()], 0).err());
+        assert!(found.contains(&format!("{positions} positions")) && found.contains("window 128"), "{found}");
+        let held_out = Trainer::new(&decoder, config(), vec![short()]).unwrap().with_held_out(vec![short(), long]);
+        assert_eq!(detail(held_out.err()), found);
+    }
+    // As many distractors as may come to stand there, the longest first: 5 and 5 rows, or 20 beside them.
+    assert!(run(vec![short(), example("fits", 100, 18)], 2).is_ok());
+    let found = detail(run(vec![short(), example("long", 100, 19)], 2).err());
+    assert!(found.contains("129 positions") && found.contains("10 of distractors"), "{found}");
+    let longer = Example::new("longer", vec![1], vec![1]).with_prefix(vectors(20));
+    let found = detail(run(vec![short(), example("long", 100, 9), longer], 1).err());
+    assert!(found.contains("129 positions") && found.contains("20 of distractors"), "{found}");
 }
 
 #[test]

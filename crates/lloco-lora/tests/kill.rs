@@ -85,6 +85,11 @@ fn a_run_killed_at_any_instant_keeps_its_losses() {
     }
     assert_eq!(seen.len(), expected.len());
     assert_eq!(kills, 6);
+    // The metrics tell each step once.
+    let metrics = fs::read_to_string(dir.path().join("run/metrics.jsonl")).unwrap();
+    let steps = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let steps: Vec<u64> = steps.map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (1..=expected.len() as u64).collect::<Vec<_>>());
     let adapter =
         lloco_lora::Adapter::load(dir.path().join("adapter"), &common::tiny_config(), decoder.device()).unwrap();
     for (name, tensor) in straight.adapter().parameters() {

@@ -15,7 +15,7 @@ use lloco_lora::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CompressorTrainer, metrics::Metrics, origin::Origin};
+use super::{CompressorTrainer, origin::Origin};
 use crate::{Compressor, Error, Result};
 
 /// Version of the checkpoint's layout.
@@ -105,7 +105,6 @@ impl CompressorTrainer<'_> {
         let moments = path.join("optimizer.safetensors");
         let parameters = compressor.weights.parameters();
         optimizer.restore(read_tensors(&moments)?, &parameters, &moments, self.decoder.device())?;
-        Metrics::new(dir).rewind(state.step)?;
         (self.compressor, self.optimizer, self.step, self.drawn) = (compressor, optimizer, state.step, state.drawn);
         tracing::info!(step = self.step, path = %path.display(), "resumed");
         Ok(true)

@@ -9,7 +9,7 @@ use std::{
 };
 
 use lloco_decoder::{Decoder, mix, release_memory};
-use lloco_lora::{TrainConfig, finetune::AdamW};
+use lloco_lora::{TrainConfig, finetune::AdamW, metrics::Metrics};
 use serde::Serialize;
 use serde_json::json;
 
@@ -19,7 +19,7 @@ use super::{
     durable::checkpoints,
     evaluate::evaluate,
     losses::{Kind, Tally},
-    metrics::Metrics,
+    metrics::losses,
     origin::Origin,
     sampler::Sampler,
     start::{mean_embedding, rarity_score},
@@ -270,6 +270,7 @@ impl<'a> CompressorTrainer<'a> {
         let path = dir.join("curriculum.json");
         fs::write(&path, self.curriculum_json()?).map_err(|source| Error::Io { path, source })?;
         let metrics = Metrics::new(dir);
+        metrics.rewind(self.step)?;
         let last = limit.map_or(usize::MAX, |limit| self.step.saturating_add(limit));
         loop {
             let Some((stage, _)) = self.curriculum.stage_of(self.step) else { return Ok(TrainingOutcome::Finished) };
@@ -291,7 +292,7 @@ impl<'a> CompressorTrainer<'a> {
             let due = self.step.is_multiple_of(self.curriculum.save_every);
             if due || next.is_none() || self.step >= last || flow.is_break() {
                 let path = self.save(dir)?;
-                metrics.draw()?;
+                metrics.draw(losses)?;
                 let saved = observer(&TrainingEvent::Saved { path });
                 if next.is_some() && (flow.is_break() || saved.is_break()) {
                     return Ok(TrainingOutcome::Interrupted);

@@ -3,9 +3,9 @@
 //! An adapter that has only seen the right document cannot tell it from others; trained among distractors it learns to
 //! (Cartridges at Scale, arXiv 2606.04557).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cmp::Reverse};
 
-use lloco_decoder::mix;
+use lloco_decoder::{DecoderConfig, mix};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use super::{Example, SummaryVectors};
@@ -44,6 +44,18 @@ impl Distractors {
         Ok(Self { documents, most, seed })
     }
 
+    /// Checks that each example fits the model's window even beside the longest documents that may come to stand there.
+    pub(crate) fn check(&self, examples: &[Example], model: &DecoderConfig) -> Result<()> {
+        let mut longest: Vec<&SummaryVectors> = self.documents.iter().collect();
+        longest.sort_by_key(|vectors| Reverse(vectors.rows()));
+        let asked = examples.iter().enumerate().filter(|(_, example)| !example.prefix.is_empty());
+        for (index, example) in asked {
+            let others = longest.iter().filter(|other| !example.stands_behind(other)).take(self.most);
+            example.check_window(index, others.map(|other| other.rows()).sum(), model)?;
+        }
+        Ok(())
+    }
+
     /// The example as a step sees it: its own documents and up to `most` others, in random order. `place` is the
     /// example's place in the run; the same place gives the same.
     pub(crate) fn beside<'e>(&self, example: &'e Example, place: u64) -> Cow<'e, Example> {
@@ -51,8 +63,8 @@ impl Distractors {
             return Cow::Borrowed(example);
         }
         let mut rng = StdRng::seed_from_u64(mix(self.seed ^ mix(place ^ 0xd157)));
-        let own = |other: &SummaryVectors| example.prefix.iter().any(|vectors| vectors.address() == other.address());
-        let mut others: Vec<&SummaryVectors> = self.documents.iter().filter(|other| !own(other)).collect();
+        let mut others: Vec<&SummaryVectors> =
+            self.documents.iter().filter(|other| !example.stands_behind(other)).collect();
         others.shuffle(&mut rng);
         others.truncate(rng.random_range(0..=self.most));
         let mut example = example.clone();

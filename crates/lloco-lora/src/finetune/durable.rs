@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Example, TrainConfig, Trainer, trainer::Best};
+use super::{
+    Example, TrainConfig, Trainer,
+    progress::{Best, Progress},
+};
 use crate::{Adapter, Error, Result, StoredType, durable::Checkpoints, tensor_file};
 
 /// Version of the checkpoint's layout.
@@ -28,6 +31,9 @@ struct State {
     config: TrainConfig,
     /// SHA-256 of the examples.
     examples: String,
+    /// SHA-256 of the held-out examples, where there are any.
+    #[serde(default)]
+    held_out: Option<String>,
     /// Loss and step of the best adapter.
     best: Option<(f64, usize)>,
     stale: usize,
@@ -45,8 +51,9 @@ impl Trainer<'_> {
             step: self.step,
             config: self.config.clone(),
             examples: digest(&self.examples),
-            best: self.best.as_ref().map(|best| (best.nll, best.step)),
-            stale: self.stale,
+            held_out: self.held_out_digest(),
+            best: self.progress.best.as_ref().map(|best| (best.nll, best.step)),
+            stale: self.progress.stale,
         };
         Checkpoints::new(dir.as_ref()).write(self.step, |draft| {
             for (name, bytes) in self.adapter.files(StoredType::F32, &draft.path(""))? {
@@ -56,7 +63,7 @@ impl Trainer<'_> {
                 draft.write(name, &tensor_file::write(tensors, StoredType::F32, &draft.path(name))?)
             };
             write("optimizer.safetensors", &self.optimizer.state())?;
-            if let Some(best) = &self.best {
+            if let Some(best) = &self.progress.best {
                 write("best.safetensors", &best.adapter.parameters())?;
             }
             let json = serde_json::to_vec_pretty(&state);
@@ -68,8 +75,8 @@ impl Trainer<'_> {
     /// Goes on from the newest checkpoint in `dir`. Returns whether there was one; without one nothing changes.
     ///
     /// # Errors
-    /// [`Error::CheckpointMismatch`] when it was written with other settings or on other examples, others when it is
-    /// damaged. The trainer is then as before.
+    /// [`Error::CheckpointMismatch`] when it was written with other settings, on other examples or with others held out;
+    /// others when it is damaged. The trainer is then as before.
     pub fn resume(&mut self, dir: impl AsRef<Path>) -> Result<bool> {
         let Some((_, path)) = Checkpoints::new(dir.as_ref()).newest()? else { return Ok(false) };
         let file = path.join("trainer.json");
@@ -91,6 +98,12 @@ impl Trainer<'_> {
         if state.examples != examples {
             return mismatch("examples", examples, state.examples);
         }
+        // What did best on other examples is no measure for these.
+        let held_out = self.held_out_digest();
+        if state.held_out != held_out {
+            let [expected, found] = [held_out, state.held_out].map(|digest| digest.unwrap_or("none".into()));
+            return mismatch("held_out", expected, found);
+        }
         let (model, device) = (self.decoder.config(), self.decoder.device());
         let adapter = Adapter::load(&path, model, device)?;
         let mut optimizer = self.optimizer.clone();
@@ -102,10 +115,14 @@ impl Trainer<'_> {
             let adapter = Adapter::from_parameters(adapter.config().clone(), model, tensors, &path, device)?;
             Ok::<_, Error>(Best { adapter, nll, step })
         });
-        self.best = best.transpose()?;
-        (self.adapter, self.optimizer, self.step, self.stale) = (adapter, optimizer, state.step, state.stale);
+        self.progress = Progress { best: best.transpose()?, stale: state.stale };
+        (self.adapter, self.optimizer, self.step) = (adapter, optimizer, state.step);
         tracing::info!(step = self.step, path = %path.display(), "resumed");
         Ok(true)
+    }
+
+    fn held_out_digest(&self) -> Option<String> {
+        (!self.held_out.is_empty()).then(|| digest(&self.held_out))
     }
 }
 

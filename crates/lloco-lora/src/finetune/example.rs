@@ -57,6 +57,11 @@ impl Example {
             && self.prefix.iter().zip(&other.prefix).all(|(own, other)| own.address() == other.address())
     }
 
+    /// Whether these summary vectors stand in front: the same in memory, not only in value.
+    pub(crate) fn stands_behind(&self, vectors: &SummaryVectors) -> bool {
+        self.prefix.iter().any(|own| own.address() == vectors.address())
+    }
+
     /// Summary vectors in front.
     pub(crate) fn prefix_rows(&self) -> usize {
         self.prefix.iter().map(SummaryVectors::rows).sum()
@@ -87,6 +92,21 @@ impl Example {
         (self.prefix_rows() + self.prompt_ids.len() + self.answer_ids.len()).saturating_sub(1)
     }
 
+    /// Checks that all that is read fits the model's window, with so many `others` rows of distractors.
+    pub(crate) fn check_window(&self, index: usize, others: usize, model: &DecoderConfig) -> Result<()> {
+        let (positions, window) = (self.positions() + others, model.max_position_embeddings);
+        if positions <= window {
+            return Ok(());
+        }
+        let (own, text) = (self.prefix_rows(), positions - others - self.prefix_rows());
+        let others = if others > 0 { format!(", {others} of distractors") } else { String::new() };
+        let detail = format!(
+            "its reading has {positions} positions ({own} of summaries{others}, {text} of prompt and answer), the \
+             model's window {window}"
+        );
+        Err(Error::Example { index, name: self.name.clone(), detail })
+    }
+
     /// Checks that the example fits the model.
     pub(crate) fn check(&self, index: usize, model: &DecoderConfig) -> Result<()> {
         let fail = |detail: String| Err(Error::Example { index, name: self.name.clone(), detail });
@@ -96,11 +116,7 @@ impl Example {
         if self.positions() < self.answer_ids.len() {
             return fail("nothing stands before the answer: give it a prompt or summary vectors".into());
         }
-        let text = self.prompt_ids.len() + self.answer_ids.len();
-        if text > model.max_position_embeddings {
-            let window = model.max_position_embeddings;
-            return fail(format!("prompt and answer have {text} tokens, the model's window {window}"));
-        }
+        self.check_window(index, 0, model)?;
         let mut ids = self.prompt_ids.iter().chain(&self.answer_ids);
         if let Some(id) = ids.find(|&&id| id as usize >= model.vocab_size) {
             return fail(format!("token id {id} is beyond the vocabulary of {} entries", model.vocab_size));

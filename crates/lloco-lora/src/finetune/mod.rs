@@ -15,6 +15,8 @@
 //! | `gradients` | what does one effective batch say about the adapter? |
 //! | `dropout`, `schedule`, `optimizer` | the parts of a step |
 //! | [`trainer`](Trainer) | the loop, and early stopping |
+//! | `progress` | which adapter has done best on held-out examples? |
+//! | [`report`](StepReport) | what does a run tell? |
 //! | `durable` | how does a run survive a kill? |
 
 mod config;
@@ -28,6 +30,8 @@ mod loss;
 mod micro_batch;
 mod optimizer;
 mod order;
+mod progress;
+mod report;
 mod schedule;
 mod teacher;
 mod trainer;
@@ -38,5 +42,6 @@ pub use example::{Example, SummaryVectors};
 pub use gradients::{BatchGradients, Evaluation, NamedGradients, batch_gradients, evaluate};
 pub use loss::{Scored, cross_entropy};
 pub use optimizer::AdamW;
+pub use report::{Event, Outcome, StepReport};
 pub use teacher::{RowLosses, Teacher};
-pub use trainer::{Event, Outcome, StepReport, Trainer};
+pub use trainer::Trainer;

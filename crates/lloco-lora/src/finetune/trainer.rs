@@ -1,21 +1,17 @@
 //! The loop: one step after the other, with evaluation and early stopping between.
 
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, collections::HashMap, fs, ops::ControlFlow, path::Path, time::Instant};
 
 use burn::tensor::{Device, Tensor};
 use lloco_decoder::{Decoder, mix, release_memory};
-use serde::Serialize;
+use serde_json::json;
 
 use super::{
-    AdamW, BatchGradients, Evaluation, Example, SummaryVectors, TrainConfig, batch_gradients, distil::taught_gradients,
-    distractors::Distractors, evaluate, order::Order,
+    AdamW, BatchGradients, Evaluation, Event, Example, Outcome, StepReport, SummaryVectors, TrainConfig,
+    batch_gradients, distil::taught_gradients, distractors::Distractors, evaluate, order::Order, progress::Progress,
+    report::curves,
 };
-use crate::{Adapter, Error, Result, durable::Checkpoints};
+use crate::{Adapter, Error, Result, durable::Checkpoints, metrics::Metrics};
 
 /// A finetuning run.
 ///
@@ -37,82 +33,13 @@ pub struct Trainer<'a> {
     pub(super) examples: Vec<Example>,
     /// Of each example, the first one about the same documents.
     documents: Vec<usize>,
-    held_out: Vec<Example>,
+    pub(super) held_out: Vec<Example>,
     distractors: Distractors,
     pub(super) adapter: Adapter,
     pub(super) optimizer: AdamW,
     /// Steps done.
     pub(super) step: usize,
-    pub(super) best: Option<Best>,
-    /// Evaluations since the best one.
-    pub(super) stale: usize,
-}
-
-/// The adapter that did best on the held-out examples.
-#[derive(Debug, Clone)]
-pub(super) struct Best {
-    pub(super) adapter: Adapter,
-    pub(super) nll: f64,
-    pub(super) step: usize,
-}
-
-/// What one step did.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct StepReport {
-    /// The step, from 1.
-    pub step: usize,
-    /// Steps of the whole run.
-    pub of: usize,
-    /// The epoch, from 1.
-    pub epoch: usize,
-    /// Mean of `-ln p` over the batch's answer tokens, before the step.
-    pub loss: f64,
-    /// Mean divergence from the text's reading over the tokens of taught answers, before the step; `None` where the batch
-    /// has no teacher.
-    pub divergence: Option<f64>,
-    /// The batch's answer tokens.
-    pub tokens: usize,
-    /// Positions of the batch's examples; those that several share are counted for each.
-    pub positions: usize,
-    /// Norm of the gradients before clipping.
-    pub grad_norm: f64,
-    /// The learning rate.
-    pub learning_rate: f64,
-}
-
-/// What happens during a run.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// A step is done.
-    Step(StepReport),
-    /// The held-out examples were scored after a step.
-    Evaluated {
-        /// The step.
-        step: usize,
-        /// The scores.
-        evaluation: Evaluation,
-        /// Whether no evaluation before was better.
-        best: bool,
-    },
-    /// A checkpoint is on the disk.
-    Saved {
-        /// Its directory.
-        path: PathBuf,
-    },
-}
-
-/// Why a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// All steps are done.
-    Finished,
-    /// The held-out loss has not improved for `patience` evaluations.
-    StoppedEarly,
-    /// The observer asked to stop.
-    Interrupted,
+    pub(super) progress: Progress,
 }
 
 impl<'a> Trainer<'a> {
@@ -120,7 +47,8 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// [`Error::Setting`] for a setting out of range, or distractors where all examples are about one document;
-    /// [`Error::NoExamples`] for none, [`Error::Example`] for one that does not fit the model.
+    /// [`Error::NoExamples`] for none, [`Error::Example`] for one that does not fit the model, or whose reading, with as
+    /// many distractors as it may get, is longer than the model's window.
     pub fn new(decoder: &'a Decoder, config: TrainConfig, examples: Vec<Example>) -> Result<Self> {
         config.check()?;
         let mut adapter = Adapter::init(&config.lora, decoder.config(), config.seed, decoder.device())?;
@@ -130,20 +58,19 @@ impl<'a> Trainer<'a> {
         check(&examples, decoder)?;
         let optimizer = AdamW::new(&config);
         let distractors = Distractors::new(&examples, config.distractors, config.seed)?;
-        let (held_out, best) = (Vec::new(), None);
+        distractors.check(&examples, decoder.config())?;
         let documents = documents(&examples);
         Ok(Self {
             decoder,
             config,
             examples,
             documents,
-            held_out,
+            held_out: Vec::new(),
             distractors,
             adapter,
             optimizer,
             step: 0,
-            best,
-            stale: 0,
+            progress: Progress::default(),
         })
     }
 
@@ -157,7 +84,8 @@ impl<'a> Trainer<'a> {
         self
     }
 
-    /// Evaluates on these examples during the run and keeps the best adapter.
+    /// Evaluates on these examples during the run and keeps the best adapter. Comes before [`resume`](Self::resume), which
+    /// wants those that the run was begun with.
     ///
     /// # Errors
     /// [`Error::Example`] for one that does not fit the model.
@@ -165,7 +93,7 @@ impl<'a> Trainer<'a> {
         if !examples.is_empty() {
             check(&examples, self.decoder)?;
         }
-        self.held_out = examples;
+        (self.held_out, self.progress) = (examples, Progress::default());
         Ok(self)
     }
 
@@ -180,9 +108,9 @@ impl<'a> Trainer<'a> {
     }
 
     /// The adapter that did best on the held-out examples, its loss there and its step; `None` before the first
-    /// evaluation.
+    /// evaluation that gave a number.
     pub fn best(&self) -> Option<(&Adapter, f64, usize)> {
-        self.best.as_ref().map(|best| (&best.adapter, best.nll, best.step))
+        self.progress.best.as_ref().map(|best| (&best.adapter, best.nll, best.step))
     }
 
     /// Steps done.
@@ -223,73 +151,89 @@ impl<'a> Trainer<'a> {
     /// Does the next step.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] when loss or gradients are no numbers; the adapter is then as before.
+    /// [`Error::NotFinite`] when loss, gradients or the adapter behind the step are no numbers; the trainer is then as
+    /// before.
     pub fn step(&mut self) -> Result<StepReport> {
+        let start = Instant::now();
         let (BatchGradients { loss, tokens, mut gradients }, divergence) = self.taught_gradients()?;
-        let batch = self.batch();
         let grad_norm = gradients.norm()?;
         if !grad_norm.is_finite() {
-            let examples = batch.iter().map(|example| example.name.clone()).collect();
-            let what = format!("the norm of the gradients is {grad_norm}");
-            return Err(Error::NotFinite { what, step: self.step + 1, examples });
+            return Err(self.not_finite(format!("the norm of the gradients is {grad_norm}")));
         }
         if let Some(max) = self.config.max_grad_norm.filter(|max| grad_norm > *max) {
             gradients = gradients.scaled(max / (grad_norm + 1e-6));
         }
         let learning_rate = self.config.learning_rate_at(self.step, self.steps());
-        let report = StepReport {
-            step: self.step + 1,
+        let mut optimizer = self.optimizer.clone();
+        let adapter = optimizer.step(learning_rate, &self.adapter, &gradients);
+        if let Some(name) = adapter.spoiled()? {
+            return Err(self.not_finite(format!("`{name}` would no longer be finite")));
+        }
+        let positions = self.batch().iter().map(|example| example.positions()).sum();
+        let epoch = self.order().epoch(self.step) + 1;
+        (self.adapter, self.optimizer) = (adapter, optimizer);
+        self.step += 1;
+        Ok(StepReport {
+            step: self.step,
             of: self.steps(),
-            epoch: self.order().epoch(self.step) + 1,
+            epoch,
             loss,
             divergence,
             tokens,
-            positions: batch.iter().map(|example| example.positions()).sum(),
+            positions,
             grad_norm,
             learning_rate,
-        };
-        self.adapter = self.optimizer.step(learning_rate, &self.adapter, &gradients);
-        self.step += 1;
-        Ok(report)
+            seconds: start.elapsed().as_secs_f64(),
+        })
     }
 
-    /// Does the steps that are left, with evaluations and, if `checkpoints` names a directory, checkpoints there: every
-    /// `save_every` steps and at the end. `observer` sees each [`Event`] and may break off; the run is then saved.
+    /// What is no number in the next step, with the names of its batch.
+    fn not_finite(&self, what: String) -> Error {
+        let examples = self.batch().iter().map(|example| example.name.clone()).collect();
+        Error::NotFinite { what, step: self.step + 1, examples }
+    }
+
+    /// Does the steps that are left, with evaluations. If `dir` names a directory, the run is kept there: a checkpoint
+    /// every `save_every` steps and at the end, `metrics.jsonl` with a line a step and a line an evaluation, and
+    /// `curves.svg`, drawn with each checkpoint. `observer` sees each [`Event`] and may break off; the run is then saved.
     ///
     /// # Errors
     /// As [`step`](Self::step) and [`save`](Self::save).
-    pub fn run(
-        &mut self,
-        checkpoints: Option<&Path>,
-        observer: &mut dyn FnMut(&Event) -> ControlFlow<()>,
-    ) -> Result<Outcome> {
-        let outcome = self.go_on(checkpoints, observer);
+    pub fn run(&mut self, dir: Option<&Path>, observer: &mut dyn FnMut(&Event) -> ControlFlow<()>) -> Result<Outcome> {
+        let outcome = self.go_on(dir, observer);
         release_memory();
         outcome
     }
 
-    fn go_on(
-        &mut self,
-        checkpoints: Option<&Path>,
-        observer: &mut dyn FnMut(&Event) -> ControlFlow<()>,
-    ) -> Result<Outcome> {
-        if let Some(dir) = checkpoints {
+    fn go_on(&mut self, dir: Option<&Path>, observer: &mut dyn FnMut(&Event) -> ControlFlow<()>) -> Result<Outcome> {
+        let metrics = dir.map(Metrics::new);
+        if let (Some(dir), Some(metrics)) = (dir, &metrics) {
             Checkpoints::new(dir).check_not_behind(self.step)?;
+            fs::create_dir_all(dir).map_err(Error::write(dir))?;
+            metrics.rewind(self.step)?;
         }
         let mut outcome = self.finished();
         let mut saved = self.step;
         while outcome.is_none() {
-            let mut flow = observer(&Event::Step(self.step()?));
+            let report = self.step()?;
+            metrics.iter().try_for_each(|metrics| metrics.append(&report))?;
+            let mut flow = observer(&Event::Step(report));
             if self.evaluation_due() {
-                let evaluation = self.evaluate_held_out()?;
-                let event = Event::Evaluated { step: self.step, best: self.stale == 0, evaluation };
-                flow = if observer(&event).is_break() { ControlFlow::Break(()) } else { flow };
+                let evaluation = self.evaluate(&self.held_out)?;
+                let best = self.progress.judge(&self.adapter, evaluation.nll, self.step);
+                let Evaluation { nll, tokens, .. } = &evaluation;
+                let line = json!({"step": self.step, "evaluation": {"nll": nll, "tokens": tokens}});
+                metrics.iter().try_for_each(|metrics| metrics.append(&line))?;
+                if observer(&Event::Evaluated { step: self.step, evaluation, best }).is_break() {
+                    flow = ControlFlow::Break(());
+                }
             }
             outcome = self.finished().or(flow.is_break().then_some(Outcome::Interrupted));
             let due = self.config.save_every > 0 && self.step - saved >= self.config.save_every;
-            if let Some(dir) = checkpoints.filter(|_| due || outcome.is_some()) {
+            if let Some(dir) = dir.filter(|_| due || outcome.is_some()) {
                 let path = self.save(dir)?;
                 saved = self.step;
+                metrics.iter().try_for_each(|metrics| metrics.draw(curves))?;
                 if observer(&Event::Saved { path }).is_break() {
                     outcome = outcome.or(Some(Outcome::Interrupted));
                 }
@@ -307,7 +251,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn finished(&self) -> Option<Outcome> {
-        let stale = self.config.patience.is_some_and(|patience| self.stale >= patience);
+        let stale = self.config.patience.is_some_and(|patience| self.progress.stale >= patience);
         match self.step >= self.steps() {
             true => Some(Outcome::Finished),
             false => stale.then_some(Outcome::StoppedEarly),
@@ -320,18 +264,6 @@ impl<'a> Trainer<'a> {
             every => every,
         };
         !self.held_out.is_empty() && (self.step.is_multiple_of(every) || self.step == self.steps())
-    }
-
-    fn evaluate_held_out(&mut self) -> Result<Evaluation> {
-        let evaluation = self.evaluate(&self.held_out)?;
-        let nll = evaluation.nll;
-        if self.best.as_ref().is_none_or(|best| nll < best.nll) {
-            self.best = Some(Best { adapter: self.adapter.clone(), nll, step: self.step });
-            self.stale = 0;
-        } else {
-            self.stale += 1;
-        }
-        Ok(evaluation)
     }
 
     /// The examples of the next step, among their distractors.
