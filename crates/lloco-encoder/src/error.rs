@@ -90,15 +90,20 @@ pub enum Error {
         /// The files.
         files: Vec<PathBuf>,
     },
-    /// No document is long enough for a stage.
-    #[error("stage {stage:?} needs documents of at least {tokens} tokens and found none; shorten its context")]
+    /// No document is long enough for a stage, and no question with its text short enough.
+    #[error(
+        "stage {stage:?} finds nothing in {files:?}: it needs documents of at least {tokens} tokens, or, if it learns answers, \
+         questions that fit into the model's window; shorten its context"
+    )]
     NoSample {
         /// The stage.
         stage: String,
-        /// Tokens that a sample has.
+        /// Where it looked.
+        files: Vec<PathBuf>,
+        /// Tokens that a sample without a question has.
         tokens: usize,
     },
-    /// Losses or gradients stopped being numbers. Weights and checkpoints are as before the step.
+    /// Losses, gradients or an update stopped being numbers. Weights and checkpoints are as before the step.
     #[error("{what} at step {step} on {samples:?}; lower the learning rates or look at these documents")]
     NotFinite {
         /// The values.

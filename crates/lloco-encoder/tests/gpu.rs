@@ -3,13 +3,17 @@
 #![cfg(any(feature = "wgpu", feature = "cuda", feature = "vulkan", feature = "metal"))]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::{path::Path, sync::Arc};
+
+use common::{BASE, Bytes, curriculum, jsonl, tiny_decoder_on};
 
 use lloco_decoder::{
     Checkpoint, Decoder, GenerateConfig, NoAdapter, Prompt, WeightType,
     burn::tensor::{Device, Tensor},
 };
-use lloco_encoder::{AutoCompressor, ContextEncoder, EncoderOptions};
+use lloco_encoder::{AutoCompressor, CompressorTrainer, ContextEncoder, EncoderOptions};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -62,4 +66,24 @@ fn gpu_agrees_with_the_cpu() {
         assert_eq!(tokens, cases.greedy_no_adapter, "{name} on the CPU");
         assert_eq!(gpu_tokens, cases.greedy_no_adapter, "{name} on the GPU");
     }
+}
+
+/// One step of training with every loss: its loss, and the norm of its gradients.
+fn step(device: &Device, weights: WeightType) -> (f64, f64) {
+    let (decoder, dir) = (tiny_decoder_on(device, weights), tempfile::tempdir().unwrap());
+    let corpus = jsonl(dir.path(), 7);
+    let mut settings = curriculum();
+    settings.stages = settings.stages.split_off(2);
+    let mut trainer = CompressorTrainer::new(&decoder, BASE, settings, &corpus, &Bytes).unwrap();
+    let step = trainer.step().unwrap();
+    (step.loss, step.grad_norm)
+}
+
+/// bf16 keeps eight significant bits: 1 % of the loss, and 5 % of the gradients' norm, are what rounding may cost.
+#[test]
+fn a_step_of_training_in_bf16_agrees_with_the_cpu() {
+    let (loss, norm) = step(&Device::flex(), WeightType::F32);
+    let (gpu_loss, gpu_norm) = step(&gpu(), WeightType::Bf16);
+    assert!((gpu_loss - loss).abs() < 0.01 * loss, "loss {gpu_loss}, {loss} on the CPU");
+    assert!((gpu_norm - norm).abs() < 0.05 * norm, "norm of the gradients {gpu_norm}, {norm} on the CPU");
 }

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{BASE, Bytes, CURRICULUM, curriculum, jsonl, text, tiny_decoder, values};
+use common::{BASE, Bytes, CURRICULUM, auto_curriculum, curriculum, jsonl, text, tiny_decoder, values};
 use lloco_decoder::Decoder;
 use lloco_encoder::{
     Compressor, CompressorConfig, CompressorTrainer, Corpus, Curriculum, EncoderOptions, Error, TrainingEvent,
@@ -92,17 +92,7 @@ fn summaries_are_learned_and_read() {
 fn a_run_in_parts_is_the_run_in_one_go() {
     let (decoder, dir) = (tiny_decoder(), tempfile::tempdir().unwrap());
     let corpus = jsonl(dir.path(), 7);
-    let auto = CURRICULUM
-        .replace(
-            r#"{"pooled": {"segment_length": 16, "ratios": [4, 2]}}"#,
-            r#"{"autocompressor": {"segment_length": 12, "summary_length": 3, "accumulate_summary": true}}"#,
-        )
-        .replace(r#""ratios": [2, 4], "#, "")
-        .replace(r#""ratios": [2], "#, "")
-        .replace(r#""ratios": [4], "#, "")
-        .replace(r#"{"reconstruction": 1.0}"#, r#"{"next_token": 1.0}"#)
-        .replace(r#""connector": 1e-3"#, r#""connector": 0.0"#)
-        .replace(r#""encoder": 0.0"#, r#""encoder": 1e-3"#);
+    let auto = auto_curriculum();
     for (name, json) in [("pooled", CURRICULUM), ("auto", auto.as_str()), ("full", &full())] {
         let curriculum = Curriculum::from_json(json, "c.json").unwrap();
         let mut straight = trainer(&decoder, &corpus, curriculum.clone());
@@ -263,16 +253,22 @@ fn a_run_begins_with_a_trained_compressor_on_other_data() {
 fn numbers_that_are_none_stop_the_run_and_name_the_batch() {
     let (decoder, dir) = (tiny_decoder(), tempfile::tempdir().unwrap());
     let corpus = jsonl(dir.path(), 5);
-    let mut settings = curriculum();
-    settings.optimizer.max_grad_norm = 1e30;
-    settings.stages[0].warmup_steps = 0;
-    settings.stages[0].learning_rates.connector = f64::INFINITY;
-    let mut trainer = trainer(&decoder, &corpus, settings);
+    let trainer = trainer(&decoder, &corpus, curriculum());
+    // Weights that are numbers, and whose products are none.
+    let large = dir.path().join("large");
+    trainer.compressor().save(&large, lloco_lora::StoredType::F32, &[]).unwrap();
+    let file = large.join("compressor.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let header = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    bytes[header..].as_chunks_mut().0.iter_mut().for_each(|value| *value = 3e38f32.to_le_bytes());
+    fs::write(&file, bytes).unwrap();
+    let mut trainer = trainer.start_from(Compressor::load(&large, &decoder, BASE).unwrap()).unwrap();
     let found = trainer.run(dir.path(), None, &mut go_on);
-    let Err(Error::NotFinite { step: 2, samples, .. }) = found else { panic!("{found:?}") };
+    let Err(Error::NotFinite { step: 1, samples, .. }) = found else { panic!("{found:?}") };
     assert_eq!(samples.len(), 3);
     assert!(samples.iter().all(|name| name.contains("data.jsonl:")), "{samples:?}");
-    assert_eq!(trainer.steps_done(), 1);
+    assert_eq!(trainer.steps_done(), 0);
+    assert!(!dir.path().join("checkpoints").exists());
 }
 
 /// Names the run's directory to the child process.
@@ -438,10 +434,14 @@ fn bad_data_is_named_with_its_line() {
         ("{\"id\": \"a\", \"text\": \"x\"}\n\n{\"id\": \"b\"}\n", 3),
         ("{\"id\": \"a\", \"text\": \"x\"}\n{\"id\": \"a\", \"text\": \"y\"}\n", 2),
         ("nonsense\n", 1),
+        ("\n{\"text\": \"x\", \"questions\": [{\"question\": \"q\", \"answers\": []}]}\n", 2),
+        ("{\"text\": \"x\", \"questions\": [{\"question\": \"q\", \"answers\": [\" \"]}]}\n", 1),
     ] {
         let found = open("bad.jsonl", contents.as_bytes());
         assert!(matches!(&found, Err(Error::Data { line, .. }) if *line == bad), "{found:?}");
     }
+    let unanswered = open("asked.jsonl", br#"{"text": "x", "questions": [{"question": "q", "answers": []}]}"#);
+    assert!(unanswered.unwrap_err().to_string().contains("a question has no answer"));
     assert!(matches!(open("empty.jsonl", b"\n \n"), Err(Error::NoData { .. })));
     assert!(matches!(open("bytes.txt", b"ab\xff cd"), Err(Error::Data { line: 0, .. })));
     // A long text is drawn in parts; characters of several bytes may lie on their border.

@@ -17,8 +17,9 @@ use super::{
     objective::{Objective, Totals},
     recurrent::{Cut, Recurrent},
     sample::{Plan, Planned, Sample},
+    window::Window,
 };
-use crate::{Compressor, Mode, Result, weights::Weights, windows::Windows};
+use crate::{Compressor, Error, Mode, Result, weights::Weights, windows::Windows};
 
 /// Losses and gradients of one effective batch, over groups of at most `micro_batch` samples.
 ///
@@ -50,7 +51,7 @@ pub(crate) fn batch_gradients(
     for (index, (group, planned)) in groups.into_iter().zip(plans).enumerate() {
         let seed = mix(seed ^ mix(index as u64 + 1));
         let encoding = Encoding { decoder, compressor, tracked: &tracked, stage, ratio, batch: micro_batch, seed };
-        let engines = encoding.engines(group, &mut rng);
+        let engines = encoding.engines(group, &mut rng)?;
         let (mut found, mut kept) = (Vec::new(), Vec::with_capacity(engines.len()));
         for (members, engine) in &engines {
             let (summaries, state) = engine.summaries(stage.losses.reads())?;
@@ -124,37 +125,35 @@ pub(crate) enum Engine<'a> {
 
 impl<'a> Encoding<'a> {
     /// The samples' texts in groups that can be encoded together, each with the indices of its samples.
-    pub(crate) fn engines(&self, samples: &'a [Sample], rng: &mut StdRng) -> Vec<(Vec<usize>, Engine<'a>)> {
+    pub(crate) fn engines(&self, samples: &'a [Sample], rng: &mut StdRng) -> Result<Vec<(Vec<usize>, Engine<'a>)>> {
         let Self { decoder, compressor, tracked, stage, ratio, batch, seed } = *self;
         let weights = &compressor.weights;
         match &compressor.config.mode {
             Mode::Pooled(pooled) => {
-                let ratio = ratio.unwrap_or(1);
-                let index = pooled.ratios.iter().position(|&trained| trained == ratio).unwrap_or(0);
+                let index = pooled.ratios.iter().position(|&trained| Some(trained) == ratio);
+                let Some(ratio) = ratio.zip(index) else {
+                    let (found, expected) = (format!("{ratio:?}"), format!("one of the mode's {:?}", pooled.ratios));
+                    return Err(Error::InvalidSetting { field: "ratio", found, expected });
+                };
                 let engine = Independent {
                     decoder,
                     weights,
                     tracked,
                     segment_length: pooled.segment_length,
-                    windows: Windows {
-                        config: pooled,
-                        ratio: (ratio, index),
-                        scale: compressor.config.embedding_scale,
-                    },
+                    windows: Windows { config: pooled, ratio, scale: compressor.config.embedding_scale },
                     texts: samples.iter().map(|sample| sample.context.as_slice()).collect(),
                     batch,
                     seed,
                 };
-                vec![((0..samples.len()).collect(), Engine::Independent(engine))]
+                Ok(vec![((0..samples.len()).collect(), Engine::Independent(engine))])
             }
             Mode::AutoCompressor(lengths) => {
                 let mut order: Vec<usize> = (0..samples.len()).collect();
                 let length = |&index: &usize| samples.get(index).map_or(0, |sample| sample.context.len());
                 order.sort_by_key(length);
-                let model = decoder.config().max_position_embeddings;
-                let summaries = stage.substeps * stage.segments_per_substep * lengths.summary_length;
-                let longest = model.saturating_sub(summaries).max(lengths.segment_length);
-                let longest = stage.longest_segment.unwrap_or(longest);
+                let window =
+                    Window { positions: decoder.config().max_position_embeddings, mode: &compressor.config.mode };
+                let longest = window.longest_segment(stage, lengths);
                 let groups = order.chunk_by(|a, b| length(a) == length(b));
                 let engine = |members: &[usize]| {
                     let tokens = members.first().map_or(0, length);
@@ -169,7 +168,7 @@ impl<'a> Encoding<'a> {
                     };
                     (members.to_vec(), Engine::Recurrent(engine))
                 };
-                groups.map(engine).collect()
+                Ok(groups.map(engine).collect())
             }
         }
     }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
@@ -64,15 +64,23 @@ struct Line {
 #[derive(Deserialize)]
 struct Question {
     question: String,
-    answers: Vec<String>,
+    #[serde(rename = "answers", deserialize_with = "first_answer")]
+    answer: String,
+}
+
+/// The first answer that says something.
+fn first_answer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let mut answers = Vec::<String>::deserialize(deserializer)?.into_iter();
+    let answer = answers.find(|answer| !answer.trim().is_empty());
+    answer.ok_or_else(|| D::Error::custom("a question has no answer in `answers`"))
 }
 
 impl Corpus {
     /// Opens files: those that end in `.jsonl` are JSON Lines, all others plain text.
     ///
     /// # Errors
-    /// [`Error::Data`] with file and line for a line that is no document, an id that is there twice, text that is not
-    /// UTF-8; [`Error::NoData`] when there is nothing in the files.
+    /// [`Error::Data`] with file and line for a line that is no document, a question without an answer, an id that is there
+    /// twice, text that is not UTF-8; [`Error::NoData`] when there is nothing in the files.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self> {
         let mut corpus = Self { files: Vec::new(), units: Vec::new(), digest: String::new() };
         let (mut ids, mut hash) = (HashSet::new(), Sha256::new());
@@ -101,6 +109,11 @@ impl Corpus {
     /// Whether there is nothing; never so for a corpus that was opened.
     pub fn is_empty(&self) -> bool {
         self.units.is_empty()
+    }
+
+    /// The files, in the order in which they were given.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// SHA-256 of the files' contents, in hexadecimal.
@@ -185,13 +198,9 @@ impl Corpus {
         read.map_err(|source| Error::Io { path: path.clone(), source })?;
         if line > 0 {
             let document = parse(&bytes, &path, line)?;
-            let questions = document.questions.into_iter();
-            let questions = questions.filter_map(|q| {
-                let answer = q.answers.into_iter().find(|answer| !answer.trim().is_empty())?;
-                Some((q.question, answer))
-            });
+            let questions = document.questions.into_iter().map(|asked| (asked.question, asked.answer)).collect();
             let name = format!("{}:{line}", path.display());
-            return Ok(Piece { name, from, questions: questions.collect(), text: document.text });
+            return Ok(Piece { name, from, questions, text: document.text });
         }
         let valid = match std::str::from_utf8(&bytes) {
             Ok(text) => text.len(),

@@ -59,7 +59,7 @@ pub(crate) fn evaluate(
     for group in samples.chunks(micro_batch.max(2)) {
         let ratio = stage.ratios.last().copied();
         let encoding = Encoding { decoder, compressor, tracked: weights, stage, ratio, batch: micro_batch, seed: 0 };
-        let engines = encoding.engines(group, &mut rng);
+        let engines = encoding.engines(group, &mut rng)?;
         let found = engines.iter().map(|(members, engine)| Ok((members, engine.summaries(true)?.0)));
         let (summaries, rows) = joined(group.len(), found.collect::<Result<Vec<_>>>()?);
         let Some(summaries) = summaries else { continue };

@@ -9,12 +9,14 @@
 //! |---|---|
 //! | [`curriculum`](Curriculum) | which stages are there, and which settings are possible? |
 //! | [`corpus`](Corpus), `sampler`, [`sample`](Sample) | which piece of which document comes when? |
+//! | `window` | what is longer than the model's window? |
 //! | `start` | what does the text say before the first step? |
 //! | `origin` | how does a run begin with a trained compressor? |
 //! | `reading` | what does the model read behind summaries? |
 //! | [`losses`](Losses), `score`, `objective` | what is minimised? |
 //! | `recurrent`, `independent` | how do gradients go back through AutoCompressor, through Pooled? |
 //! | `batch` | what does one effective batch say? |
+//! | [`step`](CompressorStep) | which weights come of it? |
 //! | [`trainer`](CompressorTrainer) | the loop |
 //! | `durable`, `metrics` | how does a run survive a kill, and what does it leave? |
 //! | [`evaluate`](Evaluation) | are summaries read, or is the text guessed? |
@@ -35,9 +37,11 @@ mod sample;
 mod sampler;
 mod score;
 mod start;
+mod step;
 #[cfg(test)]
 mod tests;
 mod trainer;
+mod window;
 
 pub use corpus::Corpus;
 pub use curriculum::{Curriculum, LearningRates, OptimizerConfig, Stage};
@@ -45,4 +49,5 @@ pub use evaluate::{Evaluation, Score};
 pub use losses::Losses;
 pub use sample::Sample;
 pub use sampler::Wording;
-pub use trainer::{CompressorStep, CompressorTrainer, TrainingEvent, TrainingOutcome};
+pub use step::CompressorStep;
+pub use trainer::{CompressorTrainer, TrainingEvent, TrainingOutcome};

@@ -9,7 +9,7 @@ use super::{
 use crate::weights::Task;
 
 /// Tokens that say where in a text a reconstruction begins.
-const CUE: usize = 8;
+pub(crate) const CUE: usize = 8;
 
 /// A piece of a document: what is compressed, and what may be asked about it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

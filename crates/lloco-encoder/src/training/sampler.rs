@@ -6,7 +6,9 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use super::{
     Stage,
     corpus::{Corpus, Piece},
+    losses::{Kind, Losses},
     sample::Sample,
+    window::Window,
 };
 use crate::{Error, Result};
 
@@ -39,12 +41,13 @@ pub trait Wording {
 pub(crate) struct Sampler<'a> {
     pub(crate) corpus: &'a Corpus,
     pub(crate) wording: &'a dyn Wording,
+    pub(crate) window: Window<'a>,
     pub(crate) seed: u64,
 }
 
 impl Sampler<'_> {
-    /// The next `stage.batch` samples from draw `drawn` on, and the draw behind them. Pieces that are too short are
-    /// passed over.
+    /// The next `stage.batch` samples from draw `drawn` on, and the draw behind them. Pieces that are too short, or of which
+    /// the stage learns nothing, are passed over.
     pub(crate) fn batch(&self, stage: &Stage, mut drawn: u64) -> Result<(Vec<Sample>, u64)> {
         let units = stage.documents.unwrap_or(usize::MAX).min(self.corpus.len()).max(1) as u64;
         let (mut samples, mut short) = (Vec::with_capacity(stage.batch), 0);
@@ -66,8 +69,10 @@ impl Sampler<'_> {
                 }
                 None => short += 1,
             }
-            if short >= units {
-                return Err(Error::NoSample { stage: stage.name.clone(), tokens: stage.needed() });
+            // A whole epoch is among so many, wherever in its own epoch the last sample stood.
+            if short >= 2 * units {
+                let files = self.corpus.files().to_vec();
+                return Err(Error::NoSample { stage: stage.name.clone(), files, tokens: stage.needed() });
             }
         }
         Ok((samples, drawn))
@@ -88,15 +93,24 @@ impl Sampler<'_> {
             asked.shuffle(rng);
             let first = asked.first().map_or("", |(_, answer)| answer);
             if let Some((start, context)) = self.around(piece, first, stage.context, rng)? {
+                let room = self.window.room(stage, context.len());
                 let mut questions = Vec::new();
                 for (question, answer) in asked {
                     if questions.len() < stage.questions.max(1) && self.holds(piece, start, context.len(), answer)? {
-                        questions.push((self.wording.question(question)?, self.wording.answer(answer)?));
+                        let (question, answer) = (self.wording.question(question)?, self.wording.answer(answer)?);
+                        if question.len() + answer.len() <= room {
+                            questions.push((question, answer));
+                        }
                     }
                 }
-                let name = piece.name.clone();
-                return Ok(Some(Sample { name, context, continuation: Vec::new(), questions }));
+                if !questions.is_empty() {
+                    let name = piece.name.clone();
+                    return Ok(Some(Sample { name, context, continuation: Vec::new(), questions }));
+                }
             }
+        }
+        if !stage.learns_from_text() {
+            return Ok(None);
         }
         let needed = stage.needed();
         let last = piece.text.len().saturating_sub(needed * 2).max(piece.from);
@@ -162,8 +176,18 @@ impl Sampler<'_> {
 impl Stage {
     /// Tokens that a sample of plain text has.
     pub(crate) fn needed(&self) -> usize {
-        let follows = self.losses.continuation > 0.0 || self.losses.kl > 0.0;
-        self.context + if follows { self.continuation } else { 0 }
+        self.context + if self.follows() { self.continuation } else { 0 }
+    }
+
+    /// Whether the text behind a sample's is read.
+    pub(crate) fn follows(&self) -> bool {
+        self.losses.wants(Kind::Continuation)
+    }
+
+    /// Whether a sample without a question says anything.
+    fn learns_from_text(&self) -> bool {
+        let Losses { next_token, reconstruction, .. } = self.losses;
+        next_token > 0.0 || reconstruction > 0.0 || (self.follows() && self.continuation > 0)
     }
 }
 

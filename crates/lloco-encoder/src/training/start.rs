@@ -45,11 +45,12 @@ pub(super) fn rarity_score(decoder: &Decoder, config: &PooledConfig, samples: &[
 
     let hidden = decoder.config().hidden_size;
     let (mut square, mut toward) = (Tensor::<2>::zeros([hidden, hidden], decoder.device()), None);
-    for sample in samples {
-        let states: Tensor<2> = decoder.forward(decoder.embed(&sample.context)?, config.pass())?.squeeze_dim(0);
+    // Read as the encoder reads, one segment at a time.
+    for segment in samples.iter().flat_map(|sample| sample.context.chunks(config.segment_length.max(1))) {
+        let states: Tensor<2> = decoder.forward(decoder.embed(segment)?, config.pass())?.squeeze_dim(0);
         let states = states.cast(FloatDType::F32);
-        let wanted: Vec<f32> = sample.context.iter().map(|id| (rarity(id) - mean) as f32).collect();
-        let wanted = Tensor::<2>::from_data(TensorData::new(wanted, [sample.context.len(), 1]), decoder.device());
+        let wanted: Vec<f32> = segment.iter().map(|id| (rarity(id) - mean) as f32).collect();
+        let wanted = Tensor::<2>::from_data(TensorData::new(wanted, [segment.len(), 1]), decoder.device());
         let found = states.clone().transpose().matmul(wanted);
         toward = Some(toward.map_or(found.clone(), |sum: Tensor<2>| sum + found));
         square = square + states.clone().transpose().matmul(states);

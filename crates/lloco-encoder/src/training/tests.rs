@@ -24,6 +24,9 @@ use super::{
 use crate::{Compressor, EncoderConfig, Mode, PooledConfig, Reader, Tuning, weights::Weights};
 
 mod bidirectional;
+mod data;
+mod finite;
+mod fitting;
 mod full;
 
 fn decoder() -> Decoder {

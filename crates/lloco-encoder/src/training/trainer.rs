@@ -1,30 +1,21 @@
 //! The loop: stage behind stage, one step after the other.
 
 use std::{
-    collections::BTreeMap,
-    fs,
+    fs::{self, File},
+    io::Write,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    time::Instant,
 };
 
-use lloco_decoder::{Decoder, mix, release_memory};
+use lloco_decoder::{Decoder, release_memory};
 use lloco_lora::{TrainConfig, finetune::AdamW, metrics::Metrics};
-use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Corpus, Curriculum, Evaluation, Stage, Wording,
-    batch::batch_gradients,
-    durable::checkpoints,
-    evaluate::evaluate,
-    losses::{Kind, Tally},
-    metrics::losses,
-    origin::Origin,
-    sampler::Sampler,
-    start::{mean_embedding, rarity_score},
+    CompressorStep, Corpus, Curriculum, Evaluation, Stage, Wording, durable::checkpoints, evaluate::evaluate,
+    metrics::losses, origin::Origin, sampler::Sampler, window::Window,
 };
-use crate::{Compressor, Error, Mode, Result};
+use crate::{Compressor, Error, Result};
 
 /// A training run of a compressor.
 ///
@@ -57,31 +48,6 @@ pub struct CompressorTrainer<'a> {
     pub(super) step: usize,
     /// Draws from the data.
     pub(super) drawn: u64,
-}
-
-/// What one step did.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct CompressorStep {
-    /// The step, from 1.
-    pub step: usize,
-    /// Steps of the whole run.
-    pub of: usize,
-    /// Name of the stage.
-    pub stage: String,
-    /// The sum of all losses under their weights, before the step.
-    pub loss: f64,
-    /// Each loss by itself, a mean over its tokens, without its weight; `gap` is how much worse another document's
-    /// summaries are.
-    pub losses: BTreeMap<String, f64>,
-    /// Tokens of text that were compressed.
-    pub tokens: usize,
-    /// Norm of the gradients before clipping.
-    pub grad_norm: f64,
-    /// The share of the stage's learning rates.
-    pub rate: f64,
-    /// Time taken.
-    pub seconds: f64,
 }
 
 /// What happens during a run.
@@ -118,7 +84,8 @@ impl<'a> CompressorTrainer<'a> {
     /// A run from new weights. `base` is the fingerprint of the decoder's checkpoint.
     ///
     /// # Errors
-    /// When a setting is out of range or does not fit the model, or the data has no sample for the first stage.
+    /// [`Error::Curriculum`] for a setting out of range, or a stage that reads more than the model's window holds;
+    /// [`Error::NoSample`] when the data has no sample for a stage; others when a setting does not fit the model.
     pub fn new(
         decoder: &'a Decoder,
         base: &str,
@@ -126,18 +93,17 @@ impl<'a> CompressorTrainer<'a> {
         corpus: &'a Corpus,
         wording: &'a dyn Wording,
     ) -> Result<Self> {
+        let origin = Path::new("curriculum");
+        curriculum.check(origin)?;
         let Curriculum { mode, encoder, reader, seed, .. } = &curriculum;
         let compressor = Compressor::init(mode.clone(), encoder.clone(), reader.clone(), decoder, base, *seed)?;
-        if let Some(stage) = curriculum.stages.first() {
-            Sampler { corpus, wording, seed: *seed }.batch(&Stage { batch: 1, ..stage.clone() }, 0)?;
-        }
         let mut settings = TrainConfig::default();
         settings.beta_1 = curriculum.optimizer.beta_1;
         settings.beta_2 = curriculum.optimizer.beta_2;
         settings.epsilon = curriculum.optimizer.epsilon;
         settings.weight_decay = curriculum.optimizer.weight_decay;
         let optimizer = AdamW::new(&settings);
-        Ok(Self {
+        let trainer = Self {
             decoder,
             curriculum,
             corpus,
@@ -148,7 +114,12 @@ impl<'a> CompressorTrainer<'a> {
             origin: None,
             step: 0,
             drawn: 0,
-        })
+        };
+        for (index, stage) in trainer.curriculum.stages.iter().enumerate() {
+            trainer.window().check(index, stage, origin)?;
+            trainer.sampler(corpus).batch(&Stage { batch: 1, ..stage.clone() }, 0)?;
+        }
+        Ok(trainer)
     }
 
     /// Evaluates on these documents instead of those that are learned.
@@ -173,88 +144,27 @@ impl<'a> CompressorTrainer<'a> {
         self.step
     }
 
-    /// Does the next step.
-    ///
-    /// # Errors
-    /// [`Error::NotFinite`] when losses or gradients are no numbers; weights are then as before.
-    pub fn step(&mut self) -> Result<CompressorStep> {
-        let start = Instant::now();
-        if self.step == 0 && self.origin.is_none() {
-            self.begin()?;
-        }
-        let Some((index, within)) = self.curriculum.stage_of(self.step) else {
-            let (found, expected) = (self.step.to_string(), "a step of the curriculum: all are done".into());
-            return Err(Error::InvalidSetting { field: "step", found, expected });
-        };
-        let Some(stage) = self.curriculum.stages.get(index) else { return Err(Error::EmptyDocument) };
-        let seed = mix(self.curriculum.seed ^ mix(self.step as u64));
-        let (samples, drawn) = self.sampler(self.corpus).batch(stage, self.drawn)?;
-        let micro_batch = self.curriculum.micro_batch;
-        let (tally, mut gradients) =
-            batch_gradients(self.decoder, &self.compressor, stage, &samples, micro_batch, seed)?;
-        let grad_norm = gradients.norm()?;
-        let loss = total(&tally, stage);
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(Error::NotFinite {
-                what: format!("loss {loss}, norm of the gradients {grad_norm}"),
-                step: self.step + 1,
-                samples: samples.into_iter().map(|sample| sample.name).collect(),
-            });
-        }
-        let most = self.curriculum.optimizer.max_grad_norm;
-        if grad_norm > most {
-            gradients = gradients.scaled(most / (grad_norm + 1e-6));
-        }
-        let rate = stage.rate_at(within);
-        let (rates, optimizer) = (stage.learning_rates, &mut self.optimizer);
-        let weights = self.compressor.weights.map(|name, parameter| match gradients.get(name) {
-            Some(gradient) => optimizer.update(rates.of(name) * rate, name, parameter, gradient),
-            None => parameter,
-        });
-        let report = CompressorStep {
-            step: self.step + 1,
-            of: self.curriculum.steps(),
-            stage: stage.name.clone(),
-            loss,
-            losses: tally.means(),
-            tokens: samples.iter().map(|sample| sample.context.len()).sum(),
-            grad_norm,
-            rate,
-            seconds: start.elapsed().as_secs_f64(),
-        };
-        self.compressor.weights = weights;
-        self.step += 1;
-        self.compressor.config.steps = self.step + self.origin.as_ref().map_or(0, |origin| origin.steps);
-        self.drawn = drawn;
-        Ok(report)
-    }
-
-    /// Lets the connector start from the text to learn from.
-    fn begin(&mut self) -> Result<()> {
-        let (Mode::Pooled(pooled), Some(stage)) = (&self.curriculum.mode, self.curriculum.stages.first()) else {
-            return Ok(());
-        };
-        let (samples, _) = self.sampler(self.corpus).batch(&Stage { batch: 256, ..stage.clone() }, 0)?;
-        let (center, score) = (mean_embedding(self.decoder, &samples)?, rarity_score(self.decoder, pooled, &samples)?);
-        if let Some(connector) = &mut self.compressor.weights.connector {
-            (connector.center, connector.score) = (center, score);
-        }
-        Ok(())
-    }
-
     /// Does the steps that are left, `limit` at most, in the directory `dir`: checkpoints, `metrics.jsonl`,
     /// `curves.svg` and `curriculum.json` are kept there. `observer` sees each [`TrainingEvent`] and may break off; the
-    /// run is then saved.
+    /// run is then saved, as it is before each evaluation and where an error ends it.
     ///
     /// # Errors
-    /// As [`step`](Self::step) and [`save`](Self::save).
+    /// [`Error::NoSample`] before the first step when a stage that is left cannot be evaluated; others as
+    /// [`step`](Self::step), [`evaluate`](Self::evaluate) and [`save`](Self::save).
     pub fn run(
         &mut self,
         dir: impl AsRef<Path>,
         limit: Option<usize>,
         observer: &mut dyn FnMut(&TrainingEvent) -> ControlFlow<()>,
     ) -> Result<TrainingOutcome> {
-        let outcome = self.go_on(dir.as_ref(), limit, observer);
+        let (dir, begun) = (dir.as_ref(), self.step);
+        let outcome = self.go_on(dir, limit, observer);
+        if outcome.is_err()
+            && self.step > begun
+            && let Err(error) = self.save(dir)
+        {
+            tracing::warn!(step = self.step, %error, "cannot save what was done before the run failed");
+        }
         release_memory();
         outcome
     }
@@ -267,8 +177,13 @@ impl<'a> CompressorTrainer<'a> {
     ) -> Result<TrainingOutcome> {
         fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.to_path_buf(), source })?;
         checkpoints(dir).check_not_behind(self.step)?;
-        let path = dir.join("curriculum.json");
-        fs::write(&path, self.curriculum_json()?).map_err(|source| Error::Io { path, source })?;
+        for stage in
+            self.curriculum.stages.iter().skip(self.curriculum.stage_of(self.step).map_or(usize::MAX, |at| at.0))
+        {
+            let (stage, corpus) = self.evaluated(stage);
+            self.sampler(corpus).batch(&Stage { batch: 1, ..stage }, 0)?;
+        }
+        self.write_curriculum(dir)?;
         let metrics = Metrics::new(dir);
         metrics.rewind(self.step)?;
         let last = limit.map_or(usize::MAX, |limit| self.step.saturating_add(limit));
@@ -282,21 +197,24 @@ impl<'a> CompressorTrainer<'a> {
             let mut flow = observer(&TrainingEvent::Step(report));
             let every = self.curriculum.evaluate_every;
             let next = self.curriculum.stage_of(self.step).map(|(stage, _)| stage);
-            if next != Some(stage) || (every > 0 && self.step.is_multiple_of(every)) {
+            let evaluated = next != Some(stage) || (every > 0 && self.step.is_multiple_of(every));
+            let due = self.step.is_multiple_of(self.curriculum.save_every);
+            if evaluated || due || self.step >= last || flow.is_break() {
+                let path = self.save(dir)?;
+                metrics.draw(losses)?;
+                if observer(&TrainingEvent::Saved { path }).is_break() {
+                    flow = ControlFlow::Break(());
+                }
+            }
+            if evaluated {
                 let evaluation = self.evaluate(stage)?;
                 metrics.append(&json!({"step": self.step, "evaluation": evaluation}))?;
                 if observer(&TrainingEvent::Evaluated { step: self.step, evaluation }).is_break() {
                     flow = ControlFlow::Break(());
                 }
             }
-            let due = self.step.is_multiple_of(self.curriculum.save_every);
-            if due || next.is_none() || self.step >= last || flow.is_break() {
-                let path = self.save(dir)?;
-                metrics.draw(losses)?;
-                let saved = observer(&TrainingEvent::Saved { path });
-                if next.is_some() && (flow.is_break() || saved.is_break()) {
-                    return Ok(TrainingOutcome::Interrupted);
-                }
+            if next.is_some() && flow.is_break() {
+                return Ok(TrainingOutcome::Interrupted);
             }
         }
     }
@@ -310,16 +228,20 @@ impl<'a> CompressorTrainer<'a> {
             let (found, expected) = (stage.to_string(), format!("one of {} stages", self.curriculum.stages.len()));
             return Err(Error::InvalidSetting { field: "stage", found, expected });
         };
-        let mut stage = stage.clone();
-        stage.batch = stage.documents.unwrap_or(32).min(64);
-        stage.losses.continuation = stage.losses.continuation.max(f64::MIN_POSITIVE);
-        let overfits = stage.documents.is_some();
-        if overfits {
-            stage.losses.continuation = 0.0;
-        }
-        let corpus = self.held_out.filter(|_| !overfits).unwrap_or(self.corpus);
+        let (stage, corpus) = self.evaluated(stage);
         let (samples, _) = self.sampler(corpus).batch(&stage, 0)?;
         evaluate(self.decoder, &self.compressor, &stage, &samples, self.curriculum.micro_batch)
+    }
+
+    /// A stage as it is evaluated, and the documents for that: every sample is reconstructed and, unless the stage
+    /// overfits, continued.
+    fn evaluated(&self, stage: &Stage) -> (Stage, &'a Corpus) {
+        let (mut stage, overfits) = (stage.clone(), stage.documents.is_some());
+        stage.batch = stage.documents.unwrap_or(32).min(64);
+        let losses = &mut stage.losses;
+        losses.reconstruction = losses.reconstruction.max(f64::MIN_POSITIVE);
+        losses.continuation = if overfits { 0.0 } else { losses.continuation.max(f64::MIN_POSITIVE) };
+        (stage, self.held_out.filter(|_| !overfits).unwrap_or(self.corpus))
     }
 
     /// Writes the compressor as a directory, in half precision, with the curriculum beside it.
@@ -331,21 +253,33 @@ impl<'a> CompressorTrainer<'a> {
         self.compressor.save(dir, lloco_lora::StoredType::F16, &[("curriculum.json", curriculum.as_bytes())])
     }
 
+    /// Puts the curriculum beside the checkpoints: the file is the old one or the new one, and whole.
+    fn write_curriculum(&self, dir: &Path) -> Result<()> {
+        let json = self.curriculum_json()?;
+        let (path, partial) = (dir.join("curriculum.json"), dir.join(".curriculum.json.partial"));
+        let written = File::create(&partial).and_then(|mut file| {
+            file.write_all(json.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&partial, &path)
+        });
+        written.map_err(|source| {
+            // Nothing more can be done about a file that stays; the next run replaces it.
+            let _ = fs::remove_file(&partial);
+            Error::Io { path, source }
+        })
+    }
+
     fn curriculum_json(&self) -> Result<String> {
         let path = PathBuf::from("curriculum.json");
         let json = serde_json::to_string_pretty(&self.curriculum);
         json.map_err(|e| Error::Malformed { path, detail: e.to_string() })
     }
 
-    fn sampler<'s>(&'s self, corpus: &'s Corpus) -> Sampler<'s> {
-        Sampler { corpus, wording: self.wording, seed: self.curriculum.seed }
+    pub(super) fn sampler<'s>(&'s self, corpus: &'s Corpus) -> Sampler<'s> {
+        Sampler { corpus, wording: self.wording, window: self.window(), seed: self.curriculum.seed }
     }
-}
 
-/// The sum of all losses under their weights.
-fn total(tally: &Tally, stage: &Stage) -> f64 {
-    let losses = &stage.losses;
-    let own = Kind::ALL.map(|kind| (kind.name(), losses.weight(kind)));
-    let others = [("next_token", losses.next_token), ("kl", losses.kl), ("binding", losses.binding)];
-    own.into_iter().chain(others).filter_map(|(name, weight)| Some(weight * tally.mean(name)?)).sum()
+    fn window(&self) -> Window<'_> {
+        Window { positions: self.decoder.config().max_position_embeddings, mode: &self.curriculum.mode }
+    }
 }

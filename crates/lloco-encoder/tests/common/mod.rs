@@ -14,11 +14,16 @@ pub(crate) const BASE: &str = "tiny";
 
 /// Two layers of random weights, 96 tokens.
 pub(crate) fn tiny_decoder() -> Arc<Decoder> {
+    tiny_decoder_on(&Device::flex(), WeightType::F32)
+}
+
+/// The same on a device.
+pub(crate) fn tiny_decoder_on(device: &Device, weights: WeightType) -> Arc<Decoder> {
     let json = r#"{"model_type": "llama", "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12,
         "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "eos_token_id": 2}"#;
     let config = DecoderConfig::from_json(json, "config.json".as_ref()).unwrap();
-    Arc::new(Decoder::load(&Checkpoint::random(config, 3), WeightType::F32, &Device::flex()).unwrap())
+    Arc::new(Decoder::load(&Checkpoint::random(config, 3), weights, device).unwrap())
 }
 
 /// A byte, a token.
@@ -66,6 +71,21 @@ pub(crate) fn jsonl(dir: &Path, documents: usize) -> Corpus {
     let path = dir.join("data.jsonl");
     fs::write(&path, (0..documents).map(line).collect::<String>()).unwrap();
     Corpus::open(&[path]).unwrap()
+}
+
+/// The same curriculum for an AutoCompressor.
+pub(crate) fn auto_curriculum() -> String {
+    CURRICULUM
+        .replace(
+            r#"{"pooled": {"segment_length": 16, "ratios": [4, 2]}}"#,
+            r#"{"autocompressor": {"segment_length": 12, "summary_length": 3, "accumulate_summary": true}}"#,
+        )
+        .replace(r#""ratios": [2, 4], "#, "")
+        .replace(r#""ratios": [2], "#, "")
+        .replace(r#""ratios": [4], "#, "")
+        .replace(r#"{"reconstruction": 1.0}"#, r#"{"next_token": 1.0}"#)
+        .replace(r#""connector": 1e-3"#, r#""connector": 0.0"#)
+        .replace(r#""encoder": 0.0"#, r#""encoder": 1e-3"#)
 }
 
 /// Three stages with every loss.

@@ -7,7 +7,7 @@ use crate::{Error, Mode, Result};
 
 impl Curriculum {
     /// Checks that every value is in its range; `origin` is what errors call the file.
-    pub(super) fn check(&self, origin: &Path) -> Result<()> {
+    pub(crate) fn check(&self, origin: &Path) -> Result<()> {
         let bad = |field: String, found: String, expected: &str| {
             Err(Error::Curriculum { path: origin.to_path_buf(), field, found, expected: expected.into() })
         };
@@ -105,6 +105,10 @@ impl Curriculum {
                         let expected = format!("some of the mode's ratios {:?}", pooled.ratios);
                         return bad(field("ratios"), format!("{:?}", stage.ratios), &expected);
                     }
+                }
+                Mode::AutoCompressor(_) if losses.next_token > 0.0 && encoder == 0.0 => {
+                    let expected = "0, or a learning rate of the encoder above 0: nothing else learns from it";
+                    return bad(field("losses.next_token"), losses.next_token.to_string(), expected);
                 }
                 Mode::AutoCompressor(_) => {}
             }
