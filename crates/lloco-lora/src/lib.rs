@@ -48,6 +48,7 @@
 
 mod adapter;
 mod batch;
+mod begin;
 mod config;
 mod directory;
 pub mod durable;
