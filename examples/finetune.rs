@@ -38,7 +38,8 @@ struct Args {
     #[arg(long, value_name = "N", requires = "judge")]
     patience: Option<usize>,
 
-    /// Ask so many of the held-out questions for a control table at the end, as `evaluate --questions N` does; 0 for none
+    /// Ask so many of the held-out questions for a control table at the end, as `evaluate --questions N` does; 0 for none. A line of its
+    /// own with --json
     #[arg(long, value_name = "N", requires = "judge", default_value_t = 30)]
     control: usize,
 

@@ -18,7 +18,8 @@ impl Adapter {
     pub fn beginning_as(mut self, other: &Self) -> Result<Self> {
         for (site, begun) in &other.factors {
             let smaller = || {
-                let expected = format!("at least {}, as which it begins", described(&other.config));
+                let expected =
+                    format!("at least {}, the shape of the adapter as which it begins", described(&other.config));
                 Error::setting("lora", format!("{} at {}", described(&self.config), site.path()), expected)
             };
             let Some(own) = self.factors.get(site) else { return Err(smaller()) };
