@@ -6,9 +6,11 @@ use clap::{
     Parser,
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
-use lloco_core::eval::{Context, EvaluateConfig, Measure};
-use lloco_examples::{LibraryArgs, Output, Result, memory::peak_rss_bytes};
-use serde_json::{Value, json};
+use lloco_core::{
+    dataset,
+    eval::{Context, EvaluateConfig},
+};
+use lloco_examples::{LibraryArgs, Output, Result, control};
 
 /// Compare answers from summaries with answers from no, other or shortened text
 #[derive(Parser)]
@@ -62,21 +64,7 @@ fn evaluate(args: Args) -> Result {
         config = config.with_contexts(args.rows);
     }
     let lloco = args.library.builder()?.read_only(true).build()?;
-    let table = lloco.evaluate(&args.group, &config)?;
-    args.output.line(&table)?;
-    let cells = |row| -> Value { Measure::ALL.iter().map(|&m| (m.name(), table.cell(row, m))).map(pair).collect() };
-    let rows = table.rows.iter().map(|row| json!({"row": row.to_string(), "cells": cells(row)}));
-    let verdicts = table.verdicts();
-    let verdicts = verdicts.iter().map(|(name, f1, nll)| json!({"difference": name, "F1": f1, "NLL": nll}));
-    args.output.report(&json!({
-        "rows": rows.collect::<Vec<_>>(), "differences": verdicts.collect::<Vec<_>>(), "table": table,
-        "peak_rss_bytes": peak_rss_bytes(),
-    }))?;
-    Ok(())
-}
-
-fn pair((name, cell): (&str, impl serde::Serialize)) -> (String, Value) {
-    (name.to_owned(), json!(cell))
+    control(&lloco, &args.group, &dataset::read(&args.data)?, &config, &args.output)
 }
 
 fn main() -> ExitCode {

@@ -3,8 +3,12 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use lloco_core::{FinetuneConfig, LoraConfig, TrainConfig};
-use lloco_examples::{LibraryArgs, Output, Result, memory::peak_rss_bytes};
+use lloco_core::{
+    FinetuneConfig, LoraConfig, TrainConfig,
+    dataset::{self, QaDocument},
+    eval::EvaluateConfig,
+};
+use lloco_examples::{LibraryArgs, Output, Result, control, memory::peak_rss_bytes};
 use serde_json::json;
 
 /// Train the adapter of a library's group on questions and answers
@@ -19,16 +23,25 @@ struct Args {
     questions: PathBuf,
 
     /// Questions that are not learned: the adapter that does best on them is kept
-    #[arg(long, value_name = "FILE.jsonl")]
+    #[arg(long, value_name = "FILE.jsonl", group = "judge")]
     held_out: Option<PathBuf>,
 
+    /// Do not learn from every Nth document of --questions, by the SHA-256 of their ids, but hold it out as --held-out does
+    #[arg(long, value_name = "N", group = "judge")]
+    hold_out_every: Option<usize>,
+
     /// Steps between looks at the held-out questions [default: an epoch]
-    #[arg(long, value_name = "N", requires = "held_out", default_value_t = 0, hide_default_value = true)]
+    #[arg(long, value_name = "N", requires = "judge", default_value_t = 0, hide_default_value = true)]
     evaluate_every: usize,
 
     /// Stop after so many looks without improvement
-    #[arg(long, value_name = "N", requires = "held_out")]
+    #[arg(long, value_name = "N", requires = "judge")]
     patience: Option<usize>,
+
+    /// Ask so many of the held-out questions for a control table at the end, as `evaluate --questions N` does; 0 for none. A line of its
+    /// own with --json
+    #[arg(long, value_name = "N", requires = "judge", default_value_t = 30)]
+    control: usize,
 
     /// How often each question is seen
     #[arg(long, value_name = "N", default_value_t = TrainConfig::default().epochs)]
@@ -38,15 +51,17 @@ struct Args {
     #[arg(long, value_name = "X", default_value_t = TrainConfig::default().learning_rate)]
     learning_rate: f64,
 
-    /// Rank of the adapter
-    #[arg(long, value_name = "N", default_value_t = LoraConfig::default().r)]
-    rank: usize,
+    /// Rank of the adapter, at least that of the compressor's reader, as which it begins
+    /// [default: the reader's; 8 without one]
+    #[arg(long, value_name = "N", verbatim_doc_comment)]
+    rank: Option<usize>,
 
-    /// The adapter's delta is scaled by alpha / rank [default: twice the rank]
-    #[arg(long, value_name = "X")]
+    /// What the adapter adds is scaled by alpha / rank [default: in proportion to the rank as the reader's; twice the
+    /// rank without one]
+    #[arg(long, value_name = "X", verbatim_doc_comment)]
     alpha: Option<f64>,
 
-    /// Adapt all seven projections of a layer instead of the four of attention
+    /// Adapt all seven projections of a layer [default: those of the reader; the four of attention without one]
     #[arg(long)]
     all_linear: bool,
 
@@ -77,10 +92,34 @@ struct Args {
     output: Output,
 }
 
+impl Args {
+    /// The shape that is asked for, if any part of it is; what is left open is as in `open`.
+    fn shape(&self, open: LoraConfig) -> Option<LoraConfig> {
+        if self.rank.is_none() && self.alpha.is_none() && !self.all_linear {
+            return None;
+        }
+        let rank = self.rank.unwrap_or(open.r);
+        let alpha = self.alpha.unwrap_or(open.lora_alpha * rank as f64 / open.r as f64);
+        let shape = open.with_rank(rank, alpha);
+        Some(if self.all_linear { shape.with_all_linear() } else { shape })
+    }
+
+    /// The documents whose questions are held out.
+    fn judges(&self) -> Result<Vec<QaDocument>> {
+        match (&self.held_out, self.hold_out_every) {
+            (Some(path), _) => Ok(dataset::read(path)?),
+            (None, Some(every)) => {
+                let documents = dataset::read(&self.questions)?;
+                let kept = dataset::held_out(&documents, every);
+                Ok(documents.iter().filter(|document| kept.contains(document.id.as_str())).cloned().collect())
+            }
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+}
+
 fn finetune(args: Args) -> Result {
-    let lora = LoraConfig::default().with_rank(args.rank, args.alpha.unwrap_or(2.0 * args.rank as f64));
     let mut training = TrainConfig::default()
-        .with_lora(if args.all_linear { lora.with_all_linear() } else { lora })
         .with_epochs(args.epochs)
         .with_learning_rate(args.learning_rate)
         .with_batches(args.batch_size, args.accumulation)
@@ -90,8 +129,9 @@ fn finetune(args: Args) -> Result {
     (training.evaluate_every, training.patience) = (args.evaluate_every, args.patience);
     let lloco = args.library.builder()?.build()?;
     let mut config = FinetuneConfig::new(&args.questions).with_training(training);
+    config.lora = args.shape(lloco.adapter_shape());
     config.distil = args.distil.map(|_| 20);
-    config.held_out = args.held_out;
+    (config.held_out, config.hold_out_every) = (args.held_out.clone(), args.hold_out_every);
     let done = lloco.finetune(&args.group, &config)?;
 
     let (version, seconds) = (done.version, done.time.as_secs_f64());
@@ -109,7 +149,13 @@ fn finetune(args: Args) -> Result {
         "held_out_loss": done.held_out.map(|found| found.0), "best_step": done.held_out.map(|found| found.1),
         "positions": done.positions, "seconds": seconds, "peak_rss_bytes": peak_rss_bytes(),
     }))?;
-    Ok(())
+    let judges = args.judges()?;
+    if judges.is_empty() || args.control == 0 {
+        return Ok(());
+    }
+    let questions = args.held_out.as_ref().unwrap_or(&args.questions);
+    args.output.line("")?;
+    control(&lloco, &args.group, &judges, &EvaluateConfig::new(questions).with_limit(args.control), &args.output)
 }
 
 fn main() -> ExitCode {

@@ -9,12 +9,14 @@
 //! | [`prompt`] | `--prompt`, `--token-ids`, `--context`, `--chat` |
 //! | [`sampling`] | `--temperature` and its like |
 //! | [`answer`] | an answer, its sources and its cost, as text and as JSON |
+//! | [`control`](mod@control) | the control table, as text and as JSON |
 //! | [`tokens`] | token ids from files |
 //! | [`progress`] | bars on the standard error stream |
 //! | [`interrupt`] | the first Ctrl-C stops in good order |
 //! | [`memory`] | the process's peak memory |
 
 pub mod answer;
+pub mod control;
 pub mod interrupt;
 pub mod library;
 pub mod memory;
@@ -26,6 +28,7 @@ pub mod prompt;
 pub mod sampling;
 pub mod tokens;
 
+pub use control::control;
 pub use library::LibraryArgs;
 pub use model::{EncoderArgs, ModelArgs};
 pub use output::Output;

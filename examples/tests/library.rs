@@ -144,6 +144,39 @@ fn shards_of_a_data_set_merge_into_the_whole() {
 }
 
 #[test]
+fn behind_finetuning_stands_the_control_table_of_the_held_out_questions() {
+    let library = Library::new();
+    let line = |n: usize| LINE.replace("log", &format!("log-{n}")).replace("Ilves", &format!("Ilves the {n}th"));
+    let data = library.file("data.jsonl", &(0..6).map(line).collect::<Vec<_>>().join("\n"));
+    library.run("ingest", &["--data", &data]);
+    let learn = ["--questions", &data, "--hold-out-every", "3", "--epochs", "1", "--rank", "2", "--json"];
+    let given: Vec<&str> = library.arguments.iter().map(String::as_str).collect();
+    let printed = |more: &[&str]| -> Vec<Value> {
+        let output = run("finetune", &[&given[..], &learn, more].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let both = printed(&[]);
+    assert_eq!((both.len(), &both[0]["examples"], &both[0]["version"]), (2, &value!(4), &value!(1)));
+    let table = &both[1]["table"];
+    assert_eq!(
+        (&table["questions"], &table["adapter"], both[1]["rows"].as_array().map(Vec::len)),
+        (&value!(2), &value!(1), Some(14))
+    );
+    let one = printed(&["--control", "1"]);
+    assert_eq!((&one[0]["steps"], &one[1]["table"]["questions"]), (&value!(0), &value!(1)));
+    assert_eq!(printed(&["--control", "0"]).len(), 1);
+
+    // As evaluate prints it.
+    let held_out: Vec<&Value> =
+        table["rows"][0]["answers"].as_array().unwrap().iter().map(|a| &a["question"]).collect();
+    let asked = (0..6).filter(|n| held_out.contains(&&value!(format!("log-{n}-1"))));
+    let judges = library.file("judges.jsonl", &asked.map(line).collect::<Vec<_>>().join("\n"));
+    assert_eq!(library.run("evaluate", &["--data", &judges])["table"], *table);
+}
+
+#[test]
 fn people_get_text() {
     let library = Library::new();
     let data = library.file("data.jsonl", LINE);
@@ -193,6 +226,22 @@ fn training_makes_a_compressor_that_a_library_uses() {
     assert!((tokens / vectors - 2.0).abs() < 0.2, "{added}");
     let asked = json("ask", &[&store[..], &["--max-new-tokens", "2", "Who kept the log?"]].concat());
     assert_eq!(asked["context_positions"].as_f64(), Some(vectors));
+    // A group's adapter begins as the compressor's reader, of rank 2 on attention, in every shape that has room for it.
+    let learn = [&store[..], &["--questions", &data, "--epochs", "1"]].concat();
+    let shape = |more: &[&str]| {
+        let version = json("finetune", &[&learn[..], more].concat())["version"].clone();
+        let group = library.work.path().join("store/adapters").read_dir().unwrap().next().unwrap().unwrap().path();
+        let file = group.join(version.to_string()).join("adapter_config.json");
+        let config: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        (config["r"].clone(), config["lora_alpha"].clone(), config["target_modules"].clone())
+    };
+    let attention = value!(["q_proj", "k_proj", "v_proj", "o_proj"]);
+    assert_eq!(shape(&[]), (value!(2), value!(4), attention.clone()));
+    assert_eq!(shape(&["--rank", "3"]), (value!(3), value!(6), attention));
+    assert_eq!(shape(&["--rank", "7", "--all-linear"]), (value!(7), value!(14), value!("all-linear")));
+    let message = failure("finetune", &[&learn[..], &["--rank", "1", "--alpha", "4"]].concat());
+    assert!(message.contains("rank 1 on") && message.contains("at least rank 2 on"), "{message}");
+
     // Without the compressor the document is another encoder's.
     let given: Vec<&str> = library.arguments.iter().map(String::as_str).collect();
     let error = failure("ask", &[&given[..], &["Who?"]].concat());

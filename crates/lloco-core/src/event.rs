@@ -55,6 +55,8 @@ pub enum Event<'a> {
         of: usize,
         /// Mean loss of an answer token in this step.
         loss: f64,
+        /// Positions read in this step, summary vectors included.
+        positions: usize,
     },
     /// The held-out questions of a finetuning run were scored.
     HeldOut {

@@ -30,11 +30,18 @@ impl Asked<'_> {
 impl Lloco {
     /// The questions of a data set whose documents are all in a group; the others are left out, with a warning.
     /// `path` names the data set in errors.
-    pub(crate) fn asked<'d>(&self, group: &str, data: &'d [QaDocument], path: &Path) -> Result<Vec<Asked<'d>>> {
+    pub(crate) fn asked<'d>(
+        &self,
+        group: &str,
+        data: impl IntoIterator<Item = &'d QaDocument>,
+        path: &Path,
+    ) -> Result<Vec<Asked<'d>>> {
         let members = Members::new(self.store.documents(Some(group))?);
         let mut asked = Vec::new();
         let mut missing = HashSet::new();
+        let mut lines = 0;
         for line in data {
+            lines += 1;
             for question in &line.questions {
                 let own = std::slice::from_ref(&line.id);
                 let names = if question.documents.is_empty() { own } else { &question.documents };
@@ -49,7 +56,7 @@ impl Lloco {
             tracing::warn!(document, group, "not in the group: its questions are left out");
         }
         match asked.is_empty() {
-            true => Err(Error::NothingToLearn { path: path.into(), documents: data.len(), group: group.into() }),
+            true => Err(Error::NothingToLearn { path: path.into(), documents: lines, group: group.into() }),
             false => Ok(asked),
         }
     }

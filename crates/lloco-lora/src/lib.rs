@@ -49,6 +49,7 @@
 
 mod adapter;
 mod batch;
+mod begin;
 mod config;
 mod directory;
 pub mod durable;

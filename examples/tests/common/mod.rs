@@ -4,18 +4,25 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
 };
 
 use serde_json::Value;
 
-/// Runs an example that was built with this test; `cargo test` and `cargo nextest run` build both.
+/// Runs an example to its end.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Output {
+    start(program, arguments).wait_with_output().unwrap()
+}
+
+/// Starts an example that was built with this test; `cargo test` and `cargo nextest run` build both.
+pub(crate) fn start(program: &str, arguments: &[&str]) -> Child {
     let tests = env::current_exe().unwrap();
     let path =
         tests.parent().unwrap().with_file_name("examples").join(program).with_extension(env::consts::EXE_EXTENSION);
     assert!(path.exists(), "{} is missing: cargo build -p lloco-examples --examples", path.display());
-    Command::new(path).args(arguments).env_remove("RUST_LOG").output().unwrap()
+    let mut command = Command::new(path);
+    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
 }
 
 /// The one line of JSON that an example prints; it must succeed.

@@ -35,6 +35,7 @@
 //! ```
 
 mod archive;
+mod choice;
 mod reader;
 
 use std::collections::HashMap;
@@ -44,6 +45,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 pub use archive::archive;
+pub use choice::held_out;
 pub use reader::Reader;
 
 /// A document and the questions asked of it.

@@ -4,6 +4,7 @@
 
 mod context;
 mod evaluate;
+mod finetune;
 mod kill;
 mod study;
 mod together;
