@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot run has nothing to report")]
 #![allow(clippy::print_stdout, missing_docs, reason = "a program that prints")]
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use lloco_benches::{Group, Subject};
+use std::process::ExitCode;
+
+use criterion::Criterion;
+use lloco_benches::{Group, Share, Subject};
 
 fn compress(criterion: &mut Criterion) {
     let subject = Subject::load().unwrap();
@@ -19,15 +21,12 @@ fn compress(criterion: &mut Criterion) {
         };
         let Some(seconds) = seconds else { continue };
         let rate = subject.compress_operations(ids.len()) / seconds;
-        println!(
-            "{case}: {:.1} tokens/s, {:.1} GFLOP/s, {:.0} % of the product rate alone ({:.1} GFLOP/s)",
-            ids.len() as f64 / seconds,
-            rate / 1e9,
-            100.0 * rate / limit,
-            limit / 1e9
-        );
+        let share = Share::of_products(rate, limit);
+        println!("{case}: {:.1} tokens/s, {share}", ids.len() as f64 / seconds);
+        share.target(&format!("compress {case}"));
     }
 }
 
-criterion_group!(benches, compress);
-criterion_main!(benches);
+fn main() -> lloco_benches::Result<ExitCode> {
+    lloco_benches::run(compress)
+}

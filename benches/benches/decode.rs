@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot run has nothing to report")]
 #![allow(clippy::print_stdout, missing_docs, reason = "a program that prints")]
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use lloco_benches::{Group, Subject, limit};
+use std::process::ExitCode;
+
+use criterion::Criterion;
+use lloco_benches::{Group, Share, Subject, limit};
 use lloco_core::NoAdapter;
 
 fn decode(criterion: &mut Criterion) {
@@ -17,16 +19,12 @@ fn decode(criterion: &mut Criterion) {
         }
         let mut cache = subject.prefill(&subject.document(past).unwrap()).unwrap();
         let Some(seconds) = group.time(&case, 1, || subject.decode(&mut cache, &NoAdapter).unwrap()) else { continue };
-        let rate = subject.step_bytes(past) / seconds;
-        println!(
-            "{case}: {:.1} tokens/s, {:.1} GB/s, {:.0} % of the memory bandwidth ({:.1} GB/s)",
-            1.0 / seconds,
-            rate / 1e9,
-            100.0 * rate / limit,
-            limit / 1e9
-        );
+        let share = Share::of_memory(subject.step_bytes(past) / seconds, limit);
+        println!("{case}: {:.1} tokens/s, {share}", 1.0 / seconds);
+        share.target(&format!("decode behind {case}"));
     }
 }
 
-criterion_group!(benches, decode);
-criterion_main!(benches);
+fn main() -> lloco_benches::Result<ExitCode> {
+    lloco_benches::run(decode)
+}

@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot run has nothing to report")]
 #![allow(clippy::print_stdout, missing_docs, reason = "a program that prints")]
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use lloco_benches::{Group, Subject};
-use std::time::Instant;
+use std::{process::ExitCode, time::Instant};
+
+use criterion::Criterion;
+use lloco_benches::{Group, Share, Subject};
 
 /// Segments of the document; each is 50 summary vectors or 1,536 tokens.
 const SEGMENTS: usize = 6;
@@ -21,18 +22,16 @@ fn finetune_step(criterion: &mut Criterion) {
     let Some(seconds) = group.time("300 summary vectors and 200 tokens", positions as u64, || step().unwrap()) else {
         return;
     };
-    let (rate, limit) = (subject.finetuning_operations(positions) / seconds, subject.product_rate());
-    println!(
-        "{seconds:.2} s, {:.1} GFLOP/s, {:.0} % of the product rate alone ({:.1} GFLOP/s)",
-        rate / 1e9,
-        100.0 * rate / limit,
-        limit / 1e9
-    );
+    let limit = subject.product_rate();
+    let share = |positions, seconds| Share::of_products(subject.finetuning_operations(positions) / seconds, limit);
+    println!("on summaries: {seconds:.2} s, {}", share(positions, seconds));
     // Minutes: once is enough. Beyond the model's window, which a cost does not mind.
-    let mut full = subject.finetuning(0, 1536 * SEGMENTS + PROMPT, ANSWER).unwrap();
+    let positions = 1536 * SEGMENTS + PROMPT + ANSWER;
+    let mut full = subject.finetuning(0, positions - ANSWER, ANSWER).unwrap();
     let start = Instant::now();
     full().unwrap();
     let text = start.elapsed().as_secs_f64();
+    println!("on text: {text:.2} s, {}", share(positions, text));
     println!(
         "a step: {seconds:.2} s on summaries, {text:.2} s on {} tokens of text (the window has {}): {:.2} times the \
          throughput",
@@ -43,5 +42,6 @@ fn finetune_step(criterion: &mut Criterion) {
     assert!(text / seconds >= CLAIM, "the claim is {CLAIM} times");
 }
 
-criterion_group!(benches, finetune_step);
-criterion_main!(benches);
+fn main() -> lloco_benches::Result<ExitCode> {
+    lloco_benches::run(finetune_step)
+}

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot run has nothing to report")]
 #![allow(clippy::print_stdout, missing_docs, reason = "a program that prints")]
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use lloco_benches::{Group, Subject};
+use std::process::ExitCode;
+
+use criterion::Criterion;
+use lloco_benches::{Group, Share, Subject};
 
 fn prefill(criterion: &mut Criterion) {
     let subject = Subject::load().unwrap();
@@ -19,15 +21,12 @@ fn prefill(criterion: &mut Criterion) {
         };
         let Some(seconds) = seconds else { continue };
         let rate = subject.prefill_operations(tokens) / seconds;
-        println!(
-            "{case}: {:.1} tokens/s, {:.1} GFLOP/s, {:.0} % of the product rate alone ({:.1} GFLOP/s)",
-            tokens as f64 / seconds,
-            rate / 1e9,
-            100.0 * rate / limit,
-            limit / 1e9
-        );
+        let share = Share::of_products(rate, limit);
+        println!("{case}: {:.1} tokens/s, {share}", tokens as f64 / seconds);
+        share.target(&format!("prefill {case}"));
     }
 }
 
-criterion_group!(benches, prefill);
-criterion_main!(benches);
+fn main() -> lloco_benches::Result<ExitCode> {
+    lloco_benches::run(prefill)
+}

@@ -11,6 +11,8 @@ import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 SEGMENT, SUMMARY, STEPS = 1536, 50, 32
+# Tokens of a question in front of an answer of STEPS tokens.
+QUESTION = 12
 
 
 def load(path, dtype, device):
@@ -96,6 +98,49 @@ def decode(model, cache, ids):
         cache.crop(-1)
 
 
+@torch.no_grad()
+def answer(model, ids, tokens, summaries):
+    """Positions of the prompt, seconds until the first of 32 tokens is there, and seconds of the others. The prompt is a
+    question behind `tokens` tokens of text, or behind as many made-up vectors as lloco's summaries of them have."""
+    question = torch.tensor([ids[:QUESTION]], device=model.device)
+    if summaries:
+        embed = model.get_input_embeddings()
+        shape = (1, -(-tokens // SEGMENT) * SUMMARY, embed.weight.shape[1])
+        softprompt = torch.randn(shape, dtype=model.dtype, device=model.device) * 0.1
+        prompt = {"inputs_embeds": torch.cat([softprompt, embed(question)], 1)}
+    else:
+        prompt = {"input_ids": torch.cat([torch.tensor([ids[:tokens]], device=model.device), question], 1)}
+    positions = next(iter(prompt.values())).shape[1]
+    start, cache = now(model), DynamicCache()
+    scores = model(**prompt, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+    first = now(model)
+    for _ in range(STEPS - 1):
+        scores = model(scores[:, -1].argmax(-1, keepdim=True), past_key_values=cache, use_cache=True).logits
+    return positions, first - start, now(model) - first
+
+
+def now(model):
+    """The time at which the device has done all that it was asked for."""
+    if model.device.type != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def answers(model, ids, args):
+    """The report of `answer`, both sides in turns, or of one side."""
+    run = lambda summaries: answer(model, ids, args.tokens, summaries)
+    middle = statistics.median_high
+    if args.case != "answer":
+        runs = [run(args.case == "answer-summaries") for _ in range(args.runs)]
+        return {"positions": runs[0][0], "seconds": middle(prefill + decode for _, prefill, decode in runs),
+                "prefill_seconds": middle(run[1] for run in runs), "decode_seconds": middle(run[2] for run in runs)}
+    pairs = [(run(True), run(False)) for _ in range(args.runs)]
+    seconds = [(sum(short[1:]), sum(long[1:])) for short, long in pairs]
+    return {"seconds": middle(short for short, _ in seconds), "summaries_positions": pairs[0][0][0],
+            "text_seconds": middle(long for _, long in seconds), "text_positions": pairs[0][1][0],
+            "ratio": middle(long / short for short, long in seconds)}
+
+
 def finetuning(model, vectors, ids):
     from peft import LoraConfig, get_peft_model
 
@@ -140,7 +185,8 @@ def peak():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("case", choices=["compress", "prefill", "decode", "finetune", "save"])
+    parser.add_argument("case", choices=["compress", "prefill", "decode", "answer", "answer-summaries",
+                                         "answer-text", "finetune", "save"])
     parser.add_argument("tokens", type=int)
     parser.add_argument("ids")
     parser.add_argument("runs", type=int, nargs="?", default=1)
@@ -158,6 +204,12 @@ def main():
         ids = [i * 2654435761 % model.config.vocab_size for i in range(max(args.tokens, 200))]
     else:
         ids = json.load(open(args.ids))["ids"]
+    if args.case.startswith("answer"):
+        # The first answers of a GPU do not count.
+        if args.device != "cpu":
+            answers(model, ids, argparse.Namespace(**dict(vars(args), runs=1)))
+        report = answers(model, ids, args)
+        return print(json.dumps(dict(report, case=args.case, tokens=args.tokens, peak_rss_bytes=peak())))
     count = args.tokens
     if args.case == "compress":
         work = lambda: compress(model, ids[:args.tokens])
@@ -171,13 +223,14 @@ def main():
         work, count = finetuning(model, args.tokens, ids), args.tokens + 200
         # A small step first, which does not count.
         work(vectors=8)
+    # The first run of a GPU does not count.
+    if args.device != "cpu":
+        work()
     seconds = []
     for _ in range(args.runs):
-        start = time.perf_counter()
+        start = now(model)
         work()
-        if args.device != "cpu":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(now(model) - start)
     median = statistics.median_high(seconds)
     print(json.dumps({"case": args.case, "tokens": args.tokens, "seconds": median, "per_second": count / median,
                       "peak_rss_bytes": peak()}))

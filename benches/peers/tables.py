@@ -68,6 +68,18 @@ def shares(figures, cases):
     return rows, found
 
 
+def answers(figures, names):
+    """Answers behind summaries and behind the text, where any were measured."""
+    for (case, tokens), runs in figures.items():
+        if case != "answer" or not runs:
+            continue
+        yield f"\n32 tokens of answer behind {tokens:,} tokens:\n"
+        yield "| program | from summaries, s | from the text, s | ratio |\n|---|---|---|---|"
+        for name in filter(runs.get, names):
+            short, long, times = (median(runs[name], field) for field in ("seconds", "text_seconds", "ratio"))
+            yield f"| {name} | {short:.2f} | {long:.2f} | {times:.2f} |"
+
+
 def targets(figures, cases, share):
     def row(what, aim, found, least=True):
         if found is None:
@@ -126,7 +138,7 @@ def page(figures, cases, args):
     lines = [f"Machine: {machine()}. {args.threads} threads. Date: {datetime.date.today()}. "
              + ", ".join(map(version, ("torch", "transformers", "peft", "xllamacpp"))) + ".\n",
              "Tokens a second, and in bold how many times faster lloco is:\n", *speeds(figures, cases, names),
-             "\nPeak memory, MB:\n", *memory(figures, cases, names)]
+             "\nPeak memory, MB:\n", *memory(figures, cases, names), *answers(figures, names)]
     share = {}
     if ("limits", 1) in figures:
         rows, share = shares(figures, cases)

@@ -2,7 +2,7 @@
 
 use std::{hint::black_box, sync::OnceLock, time::Instant};
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{DType, Device, Distribution, Tensor};
 use lloco_decoder::{Decoder, WeightType, measured::Projection};
 use memmap2::MmapMut;
 use rayon::prelude::*;
@@ -41,17 +41,30 @@ fn bandwidth() -> f64 {
     })
 }
 
+/// What activations beside weights of one type are, and the other side of every product with them.
+pub fn activations(weights: WeightType, device: &Device) -> DType {
+    if device == &Device::flex() || weights == WeightType::F32 { DType::F32 } else { DType::BF16 }
+}
+
+/// Weights of two bytes where `device` computes with them, as a decoder holds them there.
+pub fn halves(device: &Device) -> WeightType {
+    let halves = device == &Device::flex() || device.supports_dtype(DType::BF16);
+    if halves { WeightType::Bf16 } else { WeightType::F32 }
+}
+
 /// Floating-point operations a second that the linear kernel reaches alone, at a shape that suits it, for weights of
-/// one type.
+/// one type and their [`activations`].
 pub fn product_rate(weights: WeightType, device: &Device) -> f64 {
-    let width = width(device);
-    Projection::random(width, width, weights, device).map_or(f64::NAN, |weights| rate(&weights, device))
+    let (width, dtype) = (width(device), activations(weights, device));
+    Projection::random(width, width, weights, device).map_or(f64::NAN, |weights| rate(&weights, dtype, device))
 }
 
 /// As [`product_rate`], for weights held as a decoder holds its own.
 pub fn product_rate_of(decoder: &Decoder) -> f64 {
     let (device, width) = (decoder.device(), width(decoder.device()));
-    Projection::as_in(decoder, width, width).map_or(f64::NAN, |weights| rate(&weights, device))
+    // Whatever the decoder computes with: its embeddings are the first of it.
+    let Ok(dtype) = decoder.embed(&[0]).map(|x| x.dtype()) else { return f64::NAN };
+    Projection::as_in(decoder, width, width).map_or(f64::NAN, |weights| rate(&weights, dtype, device))
 }
 
 /// Inputs and outputs that suit the kernel; on a GPU, enough to fill it.
@@ -59,9 +72,9 @@ fn width(device: &Device) -> usize {
     if device == &Device::flex() { 1536 } else { 8192 }
 }
 
-fn rate(weights: &Projection, device: &Device) -> f64 {
+fn rate(weights: &Projection, dtype: DType, device: &Device) -> f64 {
     let (rows, width) = if device == &Device::flex() { (1024, width(device)) } else { (8192, width(device)) };
-    let x = Tensor::<3>::random([1, rows, width], Distribution::Default, device);
+    let x = Tensor::<3>::random([1, rows, width], Distribution::Default, device).cast(dtype);
     best(10, || {
         wait(weights.forward(x.clone()));
         (2 * rows * width * width) as f64
@@ -71,9 +84,9 @@ fn rate(weights: &Projection, device: &Device) -> f64 {
 /// Waits until a tensor is computed.
 pub fn wait(tensor: Tensor<3>) {
     let device = tensor.device();
-    black_box(tensor);
-    // A device without a queue has nothing to wait for.
+    // A device without a queue has nothing to wait for. One with a queue need not write what is dropped before.
     let _ = device.sync();
+    black_box(tensor);
 }
 
 /// The best rate of several runs of work that tells its amount.

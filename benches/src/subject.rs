@@ -4,7 +4,7 @@ use std::{env, error::Error, sync::Arc, time::Instant};
 
 use lloco_core::{
     AutoCompressor, Checkpoint, ContextEncoder as _, Decoder, EncoderConfig, EncoderOptions, GenerateConfig, KvCache,
-    LoraConfig, ModelSource, NoAdapter, Pass, Prompt, Tokenizer, WeightType, dataset, device,
+    LoraConfig, ModelSource, NoAdapter, Pass, Prompt, Tokenizer, WeightType, dataset,
 };
 use lloco_decoder::{
     DecoderConfig, LinearAdapter,
@@ -17,7 +17,7 @@ use lloco_lora::{
 };
 
 use crate::{
-    Cost,
+    Cost, device,
     limit::{product_rate_of, wait},
 };
 
@@ -27,11 +27,31 @@ pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Tokens of a measured answer.
 const ANSWER: usize = 32;
 
+/// What an answer took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Answer {
+    /// Positions of the prompt.
+    pub positions: usize,
+    /// Seconds until the scores of the first token were there.
+    pub prefill: f64,
+    /// Seconds of the steps behind it.
+    pub decode: f64,
+    /// Tokens behind the first.
+    pub steps: usize,
+}
+
+impl Answer {
+    /// Seconds from the prompt to the last token.
+    pub fn seconds(&self) -> f64 {
+        self.prefill + self.decode
+    }
+}
+
 /// A model with its encoder, and a document of any length.
 ///
 /// The model is the default one unless `LLOCO_MODEL` names another: a directory, a GGUF file, a hub id, or
-/// `random:FILE` for random weights in the shape that a `config.json` gives. `LLOCO_DEVICE` and `LLOCO_WEIGHTS` (auto,
-/// f32, bf16, int8, q4) choose the device and how the weights are held.
+/// `random:FILE` for random weights in the shape that a `config.json` gives. `LLOCO_WEIGHTS` (auto, f32, bf16, int8, q4)
+/// chooses how the weights are held; they are on the [`device`] that was asked for.
 pub struct Subject {
     encoder: AutoCompressor,
     /// Random weights have none; their documents are token ids of no meaning.
@@ -45,7 +65,7 @@ impl Subject {
     /// Loads the model.
     ///
     /// # Errors
-    /// When the model cannot be had, or a variable names an unknown device or type.
+    /// When the model cannot be had, or an unknown device or type is asked for.
     pub fn load() -> Result<Self> {
         let model = env::var("LLOCO_MODEL").ok();
         let (checkpoint, tokenizer) = match model.as_deref() {
@@ -60,8 +80,7 @@ impl Subject {
                 (checkpoint, Some(tokenizer))
             }
         };
-        let device = device(&env::var("LLOCO_DEVICE").unwrap_or_else(|_| "cpu".into()))?;
-        let decoder = Arc::new(Decoder::load(&checkpoint, weights()?, &device)?);
+        let decoder = Arc::new(Decoder::load(&checkpoint, weights()?, &device()?)?);
         let weight_bytes = measured::weight_bytes(&decoder);
         let encoder = AutoCompressor::load(&checkpoint, decoder, &EncoderOptions::default())?;
         let question = match &tokenizer {
@@ -136,6 +155,16 @@ impl Subject {
         2.0 * self.prefill_operations(positions)
     }
 
+    /// Floating-point operations to read the prompt of an answer.
+    pub fn answer_operations(&self, answer: &Answer) -> f64 {
+        self.prefill_operations(answer.positions)
+    }
+
+    /// Bytes that decoding an answer has to move.
+    pub fn answer_bytes(&self, answer: &Answer) -> f64 {
+        (0..answer.steps).map(|step| self.step_bytes(answer.positions + step)).sum()
+    }
+
     /// Tokens that the model can read as text.
     pub fn window(&self) -> usize {
         self.decoder().config().max_position_embeddings
@@ -203,19 +232,19 @@ impl Subject {
         Prompt::new().text(ids).text(&self.question)
     }
 
-    /// Answers with 32 tokens; returns the seconds of prefill and of decoding, and the tokens that the latter made.
+    /// Answers with 32 tokens.
     ///
     /// # Errors
     /// As [`Decoder::generate`].
-    pub fn answer(&self, prompt: &Prompt) -> Result<(f64, f64, usize)> {
+    pub fn answer(&self, prompt: &Prompt) -> Result<Answer> {
         let mut config = GenerateConfig::greedy(ANSWER);
         config.stop_at_end = false;
         let mut generation = self.decoder().generate(prompt, &config, NoAdapter)?;
         let prefill = generation.prefill_time().as_secs_f64();
         generation.next().transpose()?;
         let start = Instant::now();
-        let tokens = generation.try_fold(0, |count, token| token.map(|_| count + 1))?;
-        Ok((prefill, start.elapsed().as_secs_f64(), tokens))
+        let steps = generation.try_fold(0, |count, token| token.map(|_| count + 1))?;
+        Ok(Answer { positions: prompt.positions(), prefill, decode: start.elapsed().as_secs_f64(), steps })
     }
 
     /// A finetuning step's work: forward, backward and update of a rank-8 adapter on the attention projections, on one
