@@ -28,14 +28,14 @@ fn a_run_killed_before_its_first_checkpoint_tells_each_step_once() {
     let mut first = begin();
     let kill = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         first.run(&run, None, &mut |event| match event {
-            TrainingEvent::Step(step) if step.step == 5 => std::panic::panic_any("killed"),
+            TrainingEvent::Step(step) if step.step == 2 => std::panic::panic_any("killed"),
             _ => ControlFlow::Continue(()),
         })
     }));
     assert!(kill.is_err());
-    assert_eq!(steps(&run), [1, 2, 3, 4, 5]);
+    assert_eq!(steps(&run), [1, 2]);
     let mut file = fs::OpenOptions::new().append(true).open(run.join("metrics.jsonl")).unwrap();
-    file.write_all(b"{\"step\": 6, \"lo").unwrap();
+    file.write_all(b"{\"step\": 3, \"lo").unwrap();
     let mut second = begin();
     assert!(!second.resume(&run).unwrap());
     second.run(&run, None, &mut |_| ControlFlow::Continue(())).unwrap();

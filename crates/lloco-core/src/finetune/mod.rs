@@ -133,7 +133,7 @@ impl Lloco {
         if earlier.is_some() {
             self.keep(group, last, None)?;
         }
-        let version = self.keep(group, earlier.unwrap_or(last), Some(&purpose))?;
+        let version = self.keep(group, earlier.unwrap_or(last), Some((&purpose, &run)))?;
         clear(&run);
         let steps = trainer.steps_done() - begun;
         let held_out = best.map(|(_, nll, step)| (nll, step));
@@ -141,8 +141,9 @@ impl Lloco {
         Ok(Finetuned { group, version, examples: count, steps, losses, divergences, held_out, positions, time })
     }
 
-    /// Stores an adapter as the group's newest version, with the label that it is what a run of this purpose ends with.
-    fn keep(&self, group: &str, adapter: &Adapter, purpose: Option<&str>) -> Result<u32> {
+    /// Stores an adapter as the group's newest version; with what a run of this purpose ends with, the label that says so,
+    /// and the run's curves.
+    fn keep(&self, group: &str, adapter: &Adapter, end: Option<(&str, &Path)>) -> Result<u32> {
         let io = |action, path: &Path| {
             let path = path.to_path_buf();
             move |error| Error::io(action, &path, error)
@@ -152,9 +153,14 @@ impl Lloco {
         let draft = tempfile::tempdir_in(&room).map_err(io("write into", &room))?;
         let directory = draft.path().join("adapter");
         adapter.save(&directory, StoredType::F16)?;
-        if let Some(purpose) = purpose {
+        if let Some((purpose, run)) = end {
             let label = directory.join(PURPOSE);
             fs::write(&label, purpose).map_err(io("write", &label))?;
+            for (from, to) in CURVES.map(|name| (run.join(name), directory.join(name))) {
+                if from.exists() {
+                    fs::copy(from, &to).map_err(io("write", &to))?;
+                }
+            }
         }
         Ok(self.store.put_adapter(group, &directory)?.version)
     }
@@ -176,6 +182,9 @@ fn clear(run: &Path) {
         _ => {}
     }
 }
+
+/// What a run leaves beside its checkpoints, and its adapter takes along.
+const CURVES: [&str; 2] = ["metrics.jsonl", "curves.svg"];
 
 /// File beside a stored adapter that says what it was trained for. Of a run that stores two, only the second has it: a
 /// process that is killed between them has not done the work.

@@ -218,6 +218,10 @@ fn the_adapter_that_does_best_on_held_out_questions_is_kept_and_the_last_one_too
     assert!(best < learned.steps, "the best step is the last, {best}: nothing was told apart");
     assert!(learned.steps == 6 || learned.steps == best + 2, "{} steps, the best {best}", learned.steps);
     assert_eq!((learned.version, seen.load(Ordering::Relaxed)), (2, learned.steps));
+    let adapter = lloco.store().adapter("town").unwrap().unwrap().path;
+    let metrics = fs::read_to_string(adapter.join("metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), learned.steps + looks.len(), "a line a step, and a line a look");
+    assert!(fs::read_to_string(adapter.join("curves.svg")).unwrap().contains("<svg"));
     let weights = || fs::read(lloco.store().adapter("town").unwrap().unwrap().path.join("adapter_model.safetensors"));
     let best = weights().unwrap();
     lloco.store().set_adapter("town", Some(1)).unwrap();
