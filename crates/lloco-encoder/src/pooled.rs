@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Tokens that are read at once, in as many segments.
-const ROWS: usize = 2048;
+const ROWS: usize = 1024;
 
 /// Lengths of a pooling encoder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,9 @@ use super::simd::{Block, LANES, Simd};
 use super::tile::{Left, Output, Right, STRETCH, TASK_BYTES, product};
 use std::ops::Range;
 
+/// Bytes of the output's rows of a task.
+const OUTPUT_BYTES: usize = 256 * 1024;
+
 /// What becomes of a product.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Write {
@@ -43,7 +46,9 @@ pub(crate) fn matmul(
         }
         return;
     }
-    let cut = Cut::new([rows, depth, width], (TASK_BYTES / (4 * depth)).clamp(1, 480), [12, 4]);
+    // A task's rows of both sides stay in the second-level cache while they meet panel after panel.
+    let at_once = (TASK_BYTES / (4 * depth)).min(OUTPUT_BYTES / (4 * width)).clamp(1, 480);
+    let cut = Cut::new([rows, depth, width], at_once, [12, 4]);
     let out = Shared::new(out);
     let task = |rows, panels| isa.run(Task { left, right, scale, out: &out, rows, panels, depth, width, how });
     cut.work(task).run();
