@@ -11,6 +11,9 @@ use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 
 use crate::{Decoder, Error, Result, attention::Context, cache::LayerCache};
 
+/// Rows by which the memory for the layer that runs grows, so that it seldom does.
+const STAGED: usize = 1024;
+
 /// Keys and values of all layers, kept as bytes. A layer that runs gets its own on the device, with room for the new
 /// rows; of these the first are kept.
 ///
@@ -85,7 +88,10 @@ impl Spilled {
         let [batch, heads, dim] = self.shape;
         let mut stage = match self.stage[part].take() {
             Some(stage) if stage.len() >= self.heads * end * self.row_bytes => stage,
-            _ => Tensor::<4>::zeros([batch, heads, end, dim], (&self.device, self.dtype)).into_data().into_bytes(),
+            _ => {
+                let room = end.next_multiple_of(STAGED);
+                Tensor::<4>::zeros([batch, heads, room, dim], (&self.device, self.dtype)).into_data().into_bytes()
+            }
         };
         let length = stage.len() / self.heads;
         for (head, room) in stage.chunks_exact_mut(length).enumerate() {

@@ -11,19 +11,19 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Compressor, ContextEncoder, EncoderConfig, EncoderOptions, Encoding, Error, Layout, Mode, Result, Training,
-    tuned::Tuned,
+    growing::Growing, tuned::Tuned,
 };
 
 /// Name of the summary tokens' embeddings in a checkpoint, `[summary_length, hidden]`.
 const EMBED_SUMMARY: &str = "embed_summary.weight";
 
 /// Bytes that keys and values of a document's summaries may take in memory, on a CPU.
-const SUMMARIES_IN_MEMORY: usize = 16 << 20;
+const SUMMARIES_IN_MEMORY: usize = 4 << 20;
 
 /// The context encoder of LLoCO (arXiv 2305.14788, section 3; arXiv 2404.07979, section 3.1).
 ///
 /// Encoder and decoder are one model; the encoder runs without any domain adapter. On a CPU, memory hardly grows with a
-/// document's length: beyond 16 MiB, what is known of the summaries so far lies in a temporary file ([`KvCache::spilled`]).
+/// document's length: beyond 4 MiB, what is known of the summaries so far lies in a temporary file ([`KvCache::spilled`]).
 #[derive(Debug)]
 pub struct AutoCompressor {
     decoder: Arc<Decoder>,
@@ -107,7 +107,8 @@ impl AutoCompressor {
         let EncoderConfig { segment_length, summary_length, accumulate_summary } = self.config;
         let prefix = if accumulate_summary { segments.saturating_sub(1) } else { 1 } * summary_length;
         let cache = KvCache::spilled(&self.decoder, 1, prefix + segment_length + summary_length, SUMMARIES_IN_MEMORY);
-        Recurrent { encoder: self, cache, softprompt: Vec::new(), unread: 0, short: None }
+        let rows = if accumulate_summary { segments } else { 1 } * summary_length;
+        Recurrent { encoder: self, cache, softprompt: Growing::new(rows), unread: 0, short: None }
     }
 }
 
@@ -147,7 +148,7 @@ impl ContextEncoder for AutoCompressor {
         let mut encoding = self.begin(rows / summary + segments);
         let softprompt = softprompt.to_device(self.decoder.device());
         encoding.unread = rows / summary;
-        encoding.softprompt = softprompt.split(summary, 0);
+        encoding.softprompt.push(softprompt);
         Ok(Box::new(encoding))
     }
 }
@@ -161,8 +162,8 @@ struct Recurrent<'a> {
     encoder: &'a AutoCompressor,
     /// Keys and values of the softprompt's rows, but for the newest `unread` summaries.
     cache: KvCache,
-    /// Summaries so far, each `[summary_length, hidden]`.
-    softprompt: Vec<Tensor<2>>,
+    /// Summaries so far, each of `summary_length` rows.
+    softprompt: Growing,
     unread: usize,
     /// Length of the last segment, if it was not a full one.
     short: Option<usize>,
@@ -175,9 +176,9 @@ impl Encoding for Recurrent<'_> {
         let decoder = &self.encoder.decoder;
         let text = decoder.embed(segment)?;
         let embed_summary = self.encoder.embed_summary.clone().cast(text.dtype());
-        let prefix = self.softprompt.iter().skip(self.softprompt.len() - self.unread);
-        let mut rows: Vec<Tensor<3>> = prefix.map(|rows| rows.clone().cast(text.dtype()).unsqueeze()).collect();
-        rows.extend([text, embed_summary]);
+        let unread =
+            self.softprompt.newest(self.unread * summary_length).map(|rows| rows.cast(text.dtype()).unsqueeze());
+        let rows: Vec<Tensor<3>> = unread.into_iter().chain([text, embed_summary]).collect();
 
         // Where summaries do not accumulate, the next segment sees this one's alone, at position 0.
         let kept = if accumulate_summary { self.unread * summary_length } else { 0 };
@@ -189,7 +190,7 @@ impl Encoding for Recurrent<'_> {
         let summary: Tensor<2> = hidden.squeeze_dim(0);
 
         if !accumulate_summary {
-            self.softprompt.clear();
+            self.softprompt.truncate(0);
         }
         self.unread = 1;
         self.softprompt.push(summary.clone());
@@ -199,21 +200,17 @@ impl Encoding for Recurrent<'_> {
 
     fn replace_newest(&mut self, rows: Tensor<2>) -> Result<()> {
         let expected = [self.encoder.config.summary_length, self.encoder.decoder.config().hidden_size];
-        match self.softprompt.last_mut() {
-            Some(newest) if rows.dims() == expected => *newest = rows.to_device(self.encoder.decoder.device()),
-            _ => {
-                let expected = format!("{expected:?}, behind at least one segment");
-                return Err(Error::SoftpromptShape { expected, found: rows.dims().to_vec() });
-            }
+        if self.softprompt.len() == 0 || rows.dims() != expected {
+            let expected = format!("{expected:?}, behind at least one segment");
+            return Err(Error::SoftpromptShape { expected, found: rows.dims().to_vec() });
         }
+        self.softprompt.truncate(self.softprompt.len() - expected[0]);
+        self.softprompt.push(rows.to_device(self.encoder.decoder.device()));
         Ok(())
     }
 
     fn softprompt(&self) -> Option<Tensor<2>> {
-        match self.softprompt.is_empty() {
-            true => None,
-            false => Some(Tensor::cat(self.softprompt.clone(), 0)),
-        }
+        self.softprompt.newest(self.softprompt.len())
     }
 }
 

@@ -32,6 +32,7 @@ mod config;
 mod connector;
 mod context;
 mod error;
+mod growing;
 mod pooled;
 pub mod softprompt;
 mod trained;

@@ -16,7 +16,7 @@ pub use stream::TextStream;
 
 use crate::{ChatTemplate, Error, Result, chat::ChatSource, gguf::Gguf};
 use checks::Declared;
-use pieces::Cut;
+use pieces::{Cut, Piece};
 
 /// A model's tokenizer.
 ///
@@ -85,7 +85,8 @@ impl Tokenizer {
     /// # Errors
     /// When the text has a character that the tokenizer can neither name nor replace.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_with_offsets(text).map(|(ids, _)| ids)
+        let ids = |piece: &Piece| Ok(self.encode_piece(text, piece)?.get_ids().to_vec());
+        Ok(self.each_piece(text, ids)?.concat())
     }
 
     /// The ids of `text`, and for each the bytes of `text` that it stands for. The ranges are in order and leave
@@ -98,11 +99,15 @@ impl Tokenizer {
     /// # Errors
     /// When the text has a character that the tokenizer can neither name nor replace.
     pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
-        let pieces = self.cut.pieces(text);
-        let encoded: Vec<_> = match pieces.as_slice() {
-            [only] => vec![self.encode_piece(text, only)?],
-            many => many.par_iter().map(|piece| self.encode_piece(text, piece)).collect::<Result<_>>()?,
-        };
+        let encoded = self.each_piece(text, |piece| {
+            let (encoding, start) = (self.encode_piece(text, piece)?, piece.read.start);
+            let mut offsets: Vec<_> =
+                encoding.get_offsets().iter().map(|(from, to)| start + from..start + to).collect();
+            if let Some(first) = offsets.first_mut() {
+                first.start = first.start.min(piece.covers);
+            }
+            Ok((encoding.get_ids().to_vec(), offsets))
+        })?;
         let (mut ids, mut offsets) = (Vec::new(), Vec::<Range<usize>>::new());
         for (piece_ids, piece_offsets) in encoded {
             ids.extend(piece_ids);
@@ -119,15 +124,17 @@ impl Tokenizer {
         Ok((ids, offsets))
     }
 
-    fn encode_piece(&self, text: &str, piece: &pieces::Piece) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
-        let start = piece.read.start;
-        let read = text.get(piece.read.clone()).unwrap_or_default();
-        let encoding = self.inner.encode(read, false).map_err(|e| self.unusable(e))?;
-        let mut offsets: Vec<_> = encoding.get_offsets().iter().map(|(from, to)| start + from..start + to).collect();
-        if let Some(first) = offsets.first_mut() {
-            first.start = first.start.min(piece.covers);
+    /// What becomes of a text's pieces, in order.
+    fn each_piece<T: Send>(&self, text: &str, encode: impl Fn(&Piece) -> Result<T> + Send + Sync) -> Result<Vec<T>> {
+        match self.cut.pieces(text).as_slice() {
+            [only] => Ok(vec![encode(only)?]),
+            many => many.par_iter().map(encode).collect(),
         }
-        Ok((encoding.get_ids().to_vec(), offsets))
+    }
+
+    fn encode_piece(&self, text: &str, piece: &Piece) -> Result<tokenizers::Encoding> {
+        let read = text.get(piece.read.clone()).unwrap_or_default();
+        self.inner.encode(read, false).map_err(|e| self.unusable(e))
     }
 
     /// The text of `ids`, without control tokens.
