@@ -59,7 +59,7 @@ impl Lloco {
             let stored = scope.spawn(move || self.store_all(&ready, total));
             let compressed = self.compress_all(&cut, &summaries, added);
             drop((cut, summaries));
-            // Where storing ended early, the rest ended for want of someone to take it.
+            // Where storing ended early, the rest ended for want of someone to take it, and this is the reason.
             stored.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))?;
             compressed
         })?;
@@ -122,15 +122,14 @@ impl Lloco {
         let summaries = summaries.into_iter().map(summary_rows).collect::<Result<Vec<_>>>()?;
         let rows = |text: &Text| -> Vec<SummaryRows> {
             let places = self.encoder.segments(&text.ids).filter_map(|segment| places.get(segment));
-            places.map(|&place| summaries[place].clone()).collect()
+            places.filter_map(|&place| summaries.get(place).cloned()).collect()
         };
         let rows: Vec<Vec<SummaryRows>> = texts.iter().map(rows).collect();
         added.tokens_read += distinct.iter().map(|segment| segment.len() as u64).sum::<u64>();
         texts.iter().for_each(|text| self.count(text, added));
         if !texts.is_empty() {
             let documents = texts.into_iter().zip(rows).map(|(text, rows)| Compressed { text, rows });
-            // Nobody takes it if storing has failed, which is then the error.
-            let _ = ready.send(Ready::Documents(documents.collect()));
+            hand(ready, Ready::Documents(documents.collect()))?;
         }
         Ok(())
     }
@@ -140,8 +139,8 @@ impl Lloco {
         let segments: Vec<&[u32]> = self.encoder.segments(&text.ids).collect();
         let (begun, answer) = sync_channel(1);
         let owned = segments.iter().map(|segment| segment.to_vec()).collect();
-        let _ = ready.send(Ready::Begin(text.work.clone(), owned, begun));
-        let Ok(stored) = answer.recv() else { return Ok(()) };
+        hand(ready, Ready::Begin(text.work.clone(), owned, begun))?;
+        let stored = answer.recv().map_err(|_| Error::Interrupted)?;
         let mut encoding = match stored.done() {
             0 => self.encoder.start(segments.len()),
             ready if ready == segments.len() => self.encoder.start(0),
@@ -159,11 +158,9 @@ impl Lloco {
             let tokens = some.iter().map(|segment| segment.len() as u64).sum::<u64>();
             (read, added.tokens_read) = (read + tokens, added.tokens_read + tokens);
             let done = text.work.text_bytes * read / (text.ids.len() as u64).max(1);
-            if ready.send(Ready::Segments(rows, done)).is_err() {
-                return Ok(());
-            }
+            hand(ready, Ready::Segments(rows, done))?;
         }
-        let _ = ready.send(Ready::End);
+        hand(ready, Ready::End)?;
         self.count(&text, added);
         Ok(())
     }
@@ -220,6 +217,11 @@ impl Lloco {
             summaries.map(|(Compressed { text, rows }, segments)| NewSummary { work: &text.work, segments, rows });
         self.store.put_summaries(&self.info, &summaries.collect::<Vec<_>>())
     }
+}
+
+/// Hands something on. Nobody takes it where storing ended early: then compressing ends as well.
+fn hand(ready: &SyncSender<Ready>, what: Ready) -> Result<()> {
+    ready.send(what).map_err(|_| Error::Interrupted)
 }
 
 /// Summary vectors `[n, hidden]`, on the host.

@@ -105,9 +105,10 @@ impl AutoCompressor {
 
     fn begin(&self, segments: usize) -> Recurrent<'_> {
         let EncoderConfig { segment_length, summary_length, accumulate_summary } = self.config;
-        let prefix = if accumulate_summary { segments.saturating_sub(1) } else { 1 } * summary_length;
-        let cache = KvCache::spilled(&self.decoder, 1, prefix + segment_length + summary_length, SUMMARIES_IN_MEMORY);
-        let rows = if accumulate_summary { segments } else { 1 } * summary_length;
+        let rows = if accumulate_summary { segments.max(1) } else { 1 }.saturating_mul(summary_length);
+        // The newest summary is read by the segment behind it, and the last by none.
+        let capacity = rows.saturating_add(segment_length);
+        let cache = KvCache::spilled(&self.decoder, 1, capacity, SUMMARIES_IN_MEMORY);
         Recurrent { encoder: self, cache, softprompt: Growing::new(rows), unread: 0, short: None }
     }
 }

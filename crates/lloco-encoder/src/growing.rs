@@ -2,6 +2,9 @@
 
 use lloco_decoder::burn::tensor::{Tensor, s};
 
+/// Rows that room is made for before they are there.
+const MOST: usize = 8192;
+
 /// Rows in one tensor with room for more, so that all of them are at hand without a copy.
 #[derive(Debug)]
 pub(crate) struct Growing {
@@ -13,9 +16,9 @@ pub(crate) struct Growing {
 }
 
 impl Growing {
-    /// No rows yet, room for so many.
+    /// No rows yet, room for so many, within reason.
     pub(crate) fn new(expected: usize) -> Self {
-        Self { rows: None, len: 0, expected }
+        Self { rows: None, len: 0, expected: expected.min(MOST) }
     }
 
     /// Adds rows `[n, hidden]`.

@@ -109,6 +109,23 @@ fn what_was_stored_before_a_stop_is_not_read_again() {
 }
 
 #[test]
+fn a_stop_among_short_documents_leaves_the_rest_for_later() {
+    let fixture = Fixture::new();
+    let stopping = builder(&fixture).on_event(|event| match event {
+        Event::Compressed { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    // Each nearly fills a pass, so that all of them are many.
+    let texts: Vec<(String, String)> =
+        (0..40).map(|i| (format!("{i:02}"), format!("Report {i}. ").repeat(90))).collect();
+    let stopping = stopping.build().unwrap();
+    assert!(matches!(stopping.add(&new(&texts)), Err(Error::Interrupted)));
+    let compressed = |(id, _): &&(String, String)| stopping.store().document(id).unwrap().unwrap().summary.is_some();
+    let stored = texts.iter().filter(compressed).count();
+    assert!((1..texts.len()).contains(&stored), "{stored} were stored");
+}
+
+#[test]
 fn a_text_without_tokens_leaves_the_others_alone() {
     let fixture = Fixture::new();
     let lloco = builder(&fixture).build().unwrap();
