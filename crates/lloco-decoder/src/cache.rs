@@ -67,11 +67,14 @@ impl KvCache {
     /// [`std::env::temp_dir`], which `TMPDIR` names on Unix; it stays in memory, with a warning, where there is no room for a
     /// file. The numbers are those of [`new`](Self::new).
     ///
-    /// On a GPU, whose memory is far from a file, it is what [`new`](Self::new) makes, with room for `capacity` positions, those
-    /// included that do not stay.
+    /// `capacity` is the most that is read at once and what stays of before it. On a GPU, whose memory is far from a file, this is
+    /// what [`new`](Self::new) makes, with room for as many positions.
     pub fn spilled(decoder: &Decoder, batch: usize, capacity: usize, in_memory: usize) -> Self {
         match on_cpu(decoder.device()) {
-            true => Self { place: Place::Spilled(Box::new(Spilled::new(decoder, batch, in_memory))), batch, len: 0 },
+            true => {
+                let spilled = Spilled::new(decoder, batch, capacity, in_memory);
+                Self { place: Place::Spilled(Box::new(spilled)), batch, len: 0 }
+            }
             false => Self::new(decoder, batch, capacity),
         }
     }

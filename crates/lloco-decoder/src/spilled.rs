@@ -11,8 +11,11 @@ use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 
 use crate::{Decoder, Error, Result, attention::Context, cache::LayerCache};
 
-/// Rows by which the memory for the layer that runs grows, so that it seldom does.
+/// Rows by which the memory for the layer that runs grows beyond what was announced, so that it seldom does.
 const STAGED: usize = 1024;
+
+/// Rows that room is made for before they are there.
+const MOST: usize = 8192;
 
 /// Keys and values of all layers, kept as bytes. A layer that runs gets its own on the device, with room for the new
 /// rows; of these the first are kept.
@@ -24,6 +27,8 @@ pub(crate) struct Spilled {
     kept: Kept,
     /// Rows of each head that there is room for.
     capacity: usize,
+    /// Rows of each head that the layer that runs gets room for from the start.
+    announced: usize,
     /// Bytes beyond which what is kept goes to a file.
     in_memory: usize,
     /// Sequences times heads.
@@ -48,12 +53,13 @@ enum Kept {
 }
 
 impl Spilled {
-    pub(crate) fn new(decoder: &Decoder, batch: usize, in_memory: usize) -> Self {
+    pub(crate) fn new(decoder: &Decoder, batch: usize, announced: usize, in_memory: usize) -> Self {
         let config = decoder.config();
         let dtype = DType::from(decoder.cache_dtype());
         Self {
             kept: Kept::Memory(Vec::new()),
             capacity: 0,
+            announced: announced.min(MOST),
             in_memory,
             heads: batch * config.num_key_value_heads,
             layers: config.num_hidden_layers,
@@ -86,13 +92,13 @@ impl Spilled {
     /// A layer's keys or values: the first `past` rows as kept, room for those up to `end`.
     fn load(&mut self, layer: usize, part: usize, past: usize, end: usize) -> io::Result<Tensor<4>> {
         let [batch, heads, dim] = self.shape;
-        let mut stage = match self.stage[part].take() {
-            Some(stage) if stage.len() >= self.heads * end * self.row_bytes => stage,
-            _ => {
-                let room = end.next_multiple_of(STAGED);
-                Tensor::<4>::zeros([batch, heads, room, dim], (&self.device, self.dtype)).into_data().into_bytes()
-            }
-        };
+        let enough = |stage: &Bytes| stage.len() >= self.heads * end * self.row_bytes;
+        // One that is too small goes before the next one comes.
+        let stage = self.stage[part].take().filter(enough);
+        let mut stage = stage.unwrap_or_else(|| {
+            let room = if end > self.announced { end.next_multiple_of(STAGED) } else { self.announced };
+            Tensor::<4>::zeros([batch, heads, room, dim], (&self.device, self.dtype)).into_data().into_bytes()
+        });
         let length = stage.len() / self.heads;
         for (head, room) in stage.chunks_exact_mut(length).enumerate() {
             let at = self.place(layer, part, head);

@@ -175,14 +175,7 @@ impl Weight {
                 weight.clone().select(0, Tensor::<1, Int>::from_data(TensorData::new(ids, [len]), device))
             }
             #[cfg(feature = "flex")]
-            Self::Packed(weight) => {
-                let [_, width] = weight.shape();
-                let mut rows = vec![0.0; ids.len() * width];
-                for (row, &id) in rows.chunks_exact_mut(width.max(1)).zip(ids) {
-                    weight.row(id as usize, row);
-                }
-                Tensor::from_data(TensorData::new(rows, [ids.len(), width]), device)
-            }
+            Self::Packed(weight) => kernels::rows(weight, ids, device),
         }
     }
 }

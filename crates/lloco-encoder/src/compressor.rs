@@ -18,12 +18,12 @@ use crate::{
 const EMBED_SUMMARY: &str = "embed_summary.weight";
 
 /// Bytes that keys and values of a document's summaries may take in memory, on a CPU.
-const SUMMARIES_IN_MEMORY: usize = 4 << 20;
+const SUMMARIES_IN_MEMORY: usize = 1 << 20;
 
 /// The context encoder of LLoCO (arXiv 2305.14788, section 3; arXiv 2404.07979, section 3.1).
 ///
 /// Encoder and decoder are one model; the encoder runs without any domain adapter. On a CPU, memory hardly grows with a
-/// document's length: beyond 4 MiB, what is known of the summaries so far lies in a temporary file ([`KvCache::spilled`]).
+/// document's length: beyond 1 MiB, what is known of the summaries so far lies in a temporary file ([`KvCache::spilled`]).
 #[derive(Debug)]
 pub struct AutoCompressor {
     decoder: Arc<Decoder>,

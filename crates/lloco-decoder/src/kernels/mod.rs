@@ -57,7 +57,7 @@ mod tiles;
 pub(crate) use crew::ready;
 pub(crate) use extension::{
     add_feed_forward, add_linear, attention, cached_attention, cross_entropy, dropout, linear, linear_pair,
-    linear_triple, low_rank, normed_triple, on_flex, rms_norm, rope, swiglu,
+    linear_triple, low_rank, normed_triple, on_flex, rms_norm, rope, rows, swiglu,
 };
 pub(crate) use kept::give_back;
 pub(crate) use pack::{Inputs, PackedLinear};

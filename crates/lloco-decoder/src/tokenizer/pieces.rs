@@ -13,7 +13,7 @@ use tokenizers::{
 use crate::gguf::{LLAMA3_WORDS, QWEN2_WORDS, SPACE};
 
 /// A piece ends at the first cut after this many bytes.
-const PIECE_BYTES: usize = 1 << 13;
+const PIECE_BYTES: usize = 1 << 12;
 
 /// Where a text may be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

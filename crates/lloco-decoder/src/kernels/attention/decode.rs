@@ -149,7 +149,7 @@ impl<T: Stored> Kernel for Task<'_, T> {
             for j in 0..if rows > 1 && !at_once { len } else { 0 } {
                 let value: &[[T; LANES]] = v.row(self.batch, self.kv_head, start + j).as_chunks().0;
                 if let Some(four) = value.first_chunk::<4>() {
-                    s.fetch(four, AHEAD);
+                    s.fetch_outer(four, AHEAD);
                 }
                 for (wide, value) in wide[j * blocks..(j + 1) * blocks].iter_mut().zip(value) {
                     s.store(wide, T::load(s, value));

@@ -3,8 +3,8 @@
 use super::super::simd::{Block, LANES, Simd};
 use super::{Stored, TILE};
 
-/// Keys and values that are asked for before they are needed.
-pub(super) const AHEAD: usize = 32;
+/// Keys and values that are asked for before they are needed: a tile's.
+pub(super) const AHEAD: usize = TILE;
 
 /// The products of sixteen keys of four blocks with all queries, where that many registers are.
 #[inline(always)]
@@ -44,7 +44,7 @@ fn dots_of_rows<'k, S: Simd, T: Stored, const R: usize>(
     let mut parts = [[[0.0; LANES]; LANES]; R];
     for j in 0..LANES {
         let key = key(j).first_chunk::<4>().expect("four blocks");
-        s.fetch(key, AHEAD);
+        s.fetch_outer(key, AHEAD);
         let mut wide = [s.splat(0.0); 4];
         for b in 0..4 {
             wide[b] = T::load(s, &key[b]);
@@ -109,7 +109,7 @@ fn values_of_rows<'v, S: Simd, T: Stored, const R: usize>(
         }
         for j in 0..len {
             let value = row(j)[first..].first_chunk::<4>().expect("blocks by four");
-            s.fetch(value, AHEAD);
+            s.fetch_outer(value, AHEAD);
             let mut wide = [s.splat(0.0); 4];
             for b in 0..4 {
                 wide[b] = T::load(s, &value[b]);

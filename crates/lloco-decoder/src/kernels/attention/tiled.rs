@@ -25,6 +25,9 @@ const CHUNK: usize = 256;
 /// Positions of a task.
 const POSITIONS: usize = 32;
 
+/// Bytes of keys and values that are packed at a time, if a head has not more of them.
+const AT_ONCE: usize = 1 << 20;
+
 /// As [`super::attention`], on [`Isa::Amx`].
 pub(super) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f32], lse: &mut [f32]) {
     with(hardware(), isa, inputs, out, lse);
@@ -32,25 +35,29 @@ pub(super) fn attention<T: Stored>(isa: Isa, inputs: Inputs<'_, T>, out: &mut [f
 
 pub(crate) fn with<T: Stored>(engine: impl Engine, isa: Isa, inputs: Inputs<'_, T>, out: &mut [f32], lse: &mut [f32]) {
     let sizes = inputs.sizes;
-    let packed = Packed::new(isa, &inputs);
     let runs = sizes.queries.div_ceil(POSITIONS);
     let (out, lse) = (Shared::new(out), Shared::new(lse));
-    // The last positions see most keys: they go first.
-    crew::each(runs * sizes.batch * sizes.kv_heads, |t| {
-        let first = (runs - 1 - t / (sizes.batch * sizes.kv_heads)) * POSITIONS;
-        let (batch, kv_head) = (t / sizes.kv_heads % sizes.batch, t % sizes.kv_heads);
-        let positions = first..sizes.queries.min(first + POSITIONS);
-        isa.run(Task { engine, inputs, packed: &packed, batch, kv_head, positions, out: &out, lse: &lse });
-    });
+    let (heads, at_once) = (sizes.batch * sizes.kv_heads, AT_ONCE / Packed::bytes_of_head(sizes).max(1));
+    for first in (0..heads).step_by(at_once.max(1)) {
+        let some = first..heads.min(first + at_once.max(1));
+        let packed = Packed::new(isa, &inputs, some.clone());
+        // The last positions see most keys: they go first.
+        crew::each(runs * some.len(), |t| {
+            let first = (runs - 1 - t / some.len()) * POSITIONS;
+            let positions = first..sizes.queries.min(first + POSITIONS);
+            let head = some.start + t % some.len();
+            isa.run(Task { engine, inputs, packed: &packed, head, positions, out: &out, lse: &lse });
+        });
+    }
 }
 
-/// One run of positions of the heads that share `kv_head`.
+/// One run of positions of the heads that share a key head.
 struct Task<'a, T, E> {
     engine: E,
     inputs: Inputs<'a, T>,
     packed: &'a Packed,
-    batch: usize,
-    kv_head: usize,
+    /// The key head, counted through all sequences.
+    head: usize,
     positions: Range<usize>,
     out: &'a Shared<'a, f32>,
     lse: &'a Shared<'a, f32>,
@@ -101,10 +108,10 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
                 continue;
             }
             let (head, position) = self.at(row);
-            round(s, self.inputs.q.row(self.batch, head, position), to);
+            round(s, self.inputs.q.row(self.batch(), head, position), to);
         }
         let tiles = self.engine.start();
-        let padding = self.inputs.padding(self.batch);
+        let padding = self.inputs.padding(self.batch());
         let (begin, end) = (padding / BLOCK * BLOCK, sizes.visible(self.positions.end - 1));
         if begin < end {
             self.score(&tiles, queries, 0, begin, &mut scores[0]);
@@ -140,18 +147,27 @@ impl<T: Stored, E: Engine> Kernel for Task<'_, T, E> {
 }
 
 impl<T: Stored, E: Engine> Task<'_, T, E> {
+    /// The sequence.
+    #[inline(always)]
+    fn batch(&self) -> usize {
+        self.head / self.inputs.sizes.kv_heads
+    }
+
     /// The head and the position of a row: row `r` is position `r % span` of head `r / span` of the group.
     #[inline(always)]
     fn at(&self, row: usize) -> (usize, usize) {
         let span = self.positions.len();
-        (self.kv_head * self.inputs.sizes.group() + row / span, self.positions.start + row % span)
+        (
+            self.head % self.inputs.sizes.kv_heads * self.inputs.sizes.group() + row / span,
+            self.positions.start + row % span,
+        )
     }
 
     /// The products of the block of rows from `first` on with the block of keys from `start` on.
     #[inline(always)]
     fn score(&self, tiles: &impl Started, queries: &[Step], first: usize, start: usize, scores: &mut [[Block; 2]]) {
         let dim = self.packed.dim;
-        let [keys, _] = self.packed.head(self.batch * self.inputs.sizes.kv_heads + self.kv_head);
+        let [keys, _] = self.packed.head(self.head);
         let panel = |p: usize| &keys[(start / LANES + p) * (dim / 2)..][..dim / 2];
         let stride = dim / DEPTH;
         let x = Rows { steps: &queries[first * stride..(first + BLOCK) * stride], stride };
@@ -187,7 +203,7 @@ impl<T: Stored, E: Engine> Task<'_, T, E> {
     #[inline(always)]
     fn add_values(&self, tiles: &impl Started, weights: &[Step], keys: Range<usize>, sums: &mut [f32], add: bool) {
         let (dim, len) = (self.packed.dim, self.packed.len);
-        let [_, values] = self.packed.head(self.batch * self.inputs.sizes.kv_heads + self.kv_head);
+        let [_, values] = self.packed.head(self.head);
         let sums = Shared::new(sums);
         let x = Rows { steps: weights, stride: CHUNK / DEPTH };
         for column in (0..dim).step_by(BLOCK) {
@@ -203,10 +219,10 @@ impl<T: Stored, E: Engine> Task<'_, T, E> {
     fn put<S: Simd>(&self, s: S, row: usize, state: Option<&LazySoftmax>, sums: &[f32]) {
         let sizes = self.inputs.sizes;
         let (head, position) = self.at(row);
-        let row = (self.batch * sizes.queries + position) * sizes.heads + head;
+        let row = (self.batch() * sizes.queries + position) * sizes.heads + head;
         // SAFETY: no other task has this position of this head, and the pieces end with the call.
         let (out, lse) = unsafe {
-            let place = (self.batch * sizes.heads + head) * sizes.queries + position;
+            let place = (self.batch() * sizes.heads + head) * sizes.queries + position;
             (self.out.piece(row * sizes.dim, sizes.dim), self.lse.piece(place, 1))
         };
         let Some((scale, log)) = state.map(|state| state.finish(s)) else {

@@ -2,19 +2,35 @@
 
 use super::super::cpu::{Isa, Kernel};
 use super::super::crew;
-use super::super::reuse::Items;
 use super::super::shared::Shared;
 use super::super::simd::{LANES, PairUnit, Simd};
 use super::super::tiles::{BLOCK, DEPTH};
 use super::panels::{columns, pairs};
-use super::{Inputs, Stored};
+use super::{Inputs, Sizes, Stored};
+use bytemuck::Zeroable;
+use std::cell::Cell;
+use std::mem::take;
+use std::ops::Range;
 
-/// Keys and values of all heads as panels, rounded, padded to whole blocks of keys and of dimensions.
+/// Units by which the memory grows, so that a text that becomes longer seldom needs other memory: 128 KiB.
+const ROOM: usize = 2048;
+
+/// Units that are kept for the next call, of keys as of values: 4 MiB.
+const MOST: usize = 1 << 16;
+
+thread_local! {
+    /// Memory of the last call, of keys and of values.
+    static MEMORY: Cell<[Vec<PairUnit>; 2]> = Cell::default();
+}
+
+/// Keys and values of some heads as panels, rounded, padded to whole blocks of keys and of dimensions.
 pub(super) struct Packed {
     /// Of each head, as [`columns`] has them; behind the last key there may be anything, as no row sees it.
-    keys: Items<PairUnit>,
+    keys: Vec<PairUnit>,
     /// Of each head, as [`pairs`] has them, in the order of [`key_at`]; behind the last one there are zeros.
-    values: Items<PairUnit>,
+    values: Vec<PairUnit>,
+    /// The first head, counted through all sequences.
+    first: usize,
     /// Keys of a head.
     pub(super) len: usize,
     /// Dimensions of a head.
@@ -22,29 +38,58 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    pub(super) fn new<T: Stored>(isa: Isa, inputs: &Inputs<'_, T>) -> Self {
+    pub(super) fn new<T: Stored>(isa: Isa, inputs: &Inputs<'_, T>, heads: Range<usize>) -> Self {
         let sizes = inputs.sizes;
-        let (len, dim) = (sizes.keys.next_multiple_of(BLOCK), sizes.dim.next_multiple_of(DEPTH));
-        let (heads, each) = (sizes.batch * sizes.kv_heads, len * dim / (2 * LANES));
-        let [mut keys, mut values] = [0; 2].map(|_| Items::new(heads * each));
+        let [len, dim] = padded(sizes);
+        let each = len * dim / (2 * LANES);
+        let [mut keys, mut values] = MEMORY.take().map(|memory| with_room(memory, heads.len() * each));
         {
             let both = [Shared::new(&mut keys), Shared::new(&mut values)];
-            crew::each(2 * heads, |t| {
-                let (head, what) = (t / 2, t % 2);
+            crew::each(2 * heads.len(), |t| {
+                let (place, what) = (t / 2, t % 2);
                 // SAFETY: no other task has the keys, or the values, of this head, and the piece ends with the task.
-                let units = unsafe { both[what].piece(head * each, each) };
+                let units = unsafe { both[what].piece(place * each, each) };
+                let head = heads.start + place;
                 let (batch, head) = (head / sizes.kv_heads, head % sizes.kv_heads);
                 isa.run(Pack { inputs: *inputs, batch, head, dim, values: what == 1, units });
             });
         }
-        Self { keys, values, len, dim }
+        Self { keys, values, first: heads.start, len, dim }
+    }
+
+    /// Bytes that keys and values of a head take.
+    pub(super) fn bytes_of_head(sizes: Sizes) -> usize {
+        let [len, dim] = padded(sizes);
+        2 * len * dim / (2 * LANES) * size_of::<PairUnit>()
     }
 
     /// The panels of one head.
     pub(super) fn head(&self, head: usize) -> [&[PairUnit]; 2] {
         let each = self.len * self.dim / (2 * LANES);
-        [&self.keys, &self.values].map(|all| &all[head * each..][..each])
+        [&self.keys, &self.values].map(|all| &all[(head - self.first) * each..][..each])
     }
+}
+
+impl Drop for Packed {
+    fn drop(&mut self) {
+        if self.keys.len() <= MOST {
+            MEMORY.set([take(&mut self.keys), take(&mut self.values)]);
+        }
+    }
+}
+
+/// The same memory if it has room for so many units, else other memory; it holds what it held.
+fn with_room(memory: Vec<PairUnit>, units: usize) -> Vec<PairUnit> {
+    if memory.len() >= units {
+        return memory;
+    }
+    drop(memory);
+    vec![PairUnit::zeroed(); units.next_multiple_of(ROOM)]
+}
+
+/// Keys of a head, and dimensions.
+fn padded(sizes: Sizes) -> [usize; 2] {
+    [sizes.keys.next_multiple_of(BLOCK), sizes.dim.next_multiple_of(DEPTH)]
 }
 
 /// The keys of one head, or its values.

@@ -15,6 +15,7 @@ use self::gradients::{
 use super::cpu::Isa;
 use super::pack::PackedLinear;
 use super::reuse::Buffer;
+use super::rows::each_run;
 use crate::{dropout::Mask, ops::Seen};
 use burn::backend::{
     Autodiff, Backend, Dispatch, Flex,
@@ -25,7 +26,7 @@ use burn::backend::{
     backend_extension,
     tensor::FloatTensor,
 };
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_flex::FlexTensor;
 use std::sync::Arc;
 
@@ -49,6 +50,18 @@ pub(crate) fn linear_pair(x: Tensor<3>, [a, b]: [&PackedLinear; 2]) -> [Tensor<3
 pub(crate) fn linear_triple(x: Tensor<3>, [a, b, c]: [&PackedLinear; 3]) -> [Tensor<3>; 3] {
     let (a, b, c) = Dispatch::linear_triple(x.into_dispatch(), a.clone(), b.clone(), c.clone());
     [a, b, c].map(Tensor::from_dispatch)
+}
+
+/// The rows `ids` of `table` `[rows_out, cols_in]`, which must exist: `[ids.len(), cols_in]`.
+pub(crate) fn rows(table: &PackedLinear, ids: &[u32], device: &Device) -> Tensor<2> {
+    let [_, width] = table.shape();
+    let mut out = Buffer::new(ids.len() * width);
+    each_run(&mut out, width, |first, rows| {
+        for (row, &id) in rows.chunks_exact_mut(width).zip(&ids[first..]) {
+            table.row(id as usize, row);
+        }
+    });
+    Tensor::from_data(out.into_data(vec![ids.len(), width]), device)
 }
 
 /// Grouped-query attention: `q` `[batch, queries, heads, dim]`, `k` and `v` `[batch, kv_heads, keys, dim]` ->

@@ -208,6 +208,13 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn fetch_outer<T>(self, item: &T, ahead: usize) {
+        let place: *const i8 = std::ptr::from_ref(item).wrapping_add(ahead).cast();
+        for line in (0..size_of::<T>()).step_by(64) {
+            avx512!(_mm_prefetch::<_MM_HINT_T1>(place.wrapping_add(line)));
+        }
+    }
+    #[inline(always)]
     fn exp2_coarse(self, x: __m512) -> __m512 {
         // 2^f for f in 0.0..=1.0 by the cubic of least relative error; `scalef` rounds down as `reduce` does, and knows
         // what becomes of too small, too large and infinite numbers.

@@ -149,6 +149,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         let _ = (item, ahead);
     }
 
+    /// As [`fetch`](Self::fetch), into the second-level cache: more lines may be on their way there than to the first.
+    #[inline(always)]
+    fn fetch_outer<T>(self, item: &T, ahead: usize) {
+        let _ = (item, ahead);
+    }
+
     /// `2^x` for what is rounded to bf16 afterwards: relative error below 1e-4, 0 far below -126, NaN stays NaN.
     #[inline(always)]
     fn exp2_coarse(self, x: Self::F) -> Self::F {
