@@ -168,7 +168,7 @@ fn a_reference_answer_that_does_not_fit_behind_the_summaries_is_refused() {
     };
     let fits = evaluate(Context::Compressed, room - ends).unwrap();
     assert_eq!(fits.rows[0].answers[0].tokens, room);
-    for context in [Context::Compressed, Context::Shuffled] {
+    for context in [Context::Compressed, Context::Both] {
         let error = evaluate(context, room - ends + 1).unwrap_err();
         assert!(
             matches!(error, Error::PromptTooLong { positions, window: found, .. } if positions > window && found == window),
