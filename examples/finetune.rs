@@ -8,7 +8,7 @@ use lloco_core::{
     dataset::{self, QaDocument},
     eval::EvaluateConfig,
 };
-use lloco_examples::{LibraryArgs, Output, Result, control, memory::peak_rss_bytes};
+use lloco_examples::{LibraryArgs, Output, Result, arithmetic, control, memory::peak_rss_bytes};
 use serde_json::json;
 
 /// Train the adapter of a library's group on questions and answers
@@ -142,12 +142,15 @@ fn finetune(args: Args) -> Result {
         ))?,
         None => args.output.line(format_args!("adapter {version} of group {} is trained already", done.group))?,
     }
+    let (decoder, stepping, peak_rss_bytes) = (lloco.encoder().decoder(), done.stepping, peak_rss_bytes());
+    let arithmetic = args.output.is_json().then(|| arithmetic(decoder, done.operations, stepping));
     args.output.report(&json!({
         "group": done.group, "version": version, "examples": done.examples, "steps": done.steps,
         "first_loss": done.losses.map(|losses| losses.0), "last_loss": done.losses.map(|losses| losses.1),
         "last_divergence": done.divergences.map(|divergences| divergences.1),
         "held_out_loss": done.held_out.map(|found| found.0), "best_step": done.held_out.map(|found| found.1),
-        "positions": done.positions, "seconds": seconds, "peak_rss_bytes": peak_rss_bytes(),
+        "positions": done.positions, "positions_per_second": done.positions as f64 / stepping.as_secs_f64(),
+        "seconds": seconds, "arithmetic": arithmetic, "peak_rss_bytes": peak_rss_bytes,
     }))?;
     let judges = args.judges()?;
     if judges.is_empty() || args.control == 0 {

@@ -1,6 +1,13 @@
 //! Trains a compressor by a curriculum. Goes on where it was interrupted.
 
-use std::{fs, ops::ControlFlow, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Instant};
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 use indicatif::HumanDuration;
@@ -8,7 +15,7 @@ use lloco_core::{
     Compressor, Prompts,
     training::{CompressorTrainer, Corpus, Curriculum, Evaluation, TrainingEvent, TrainingOutcome},
 };
-use lloco_examples::{ModelArgs, Output, Result, interrupt, memory::peak_rss_bytes, progress};
+use lloco_examples::{ModelArgs, Output, Result, arithmetic, interrupt, memory::peak_rss_bytes, progress};
 use serde_json::json;
 
 /// Train a compressor: the model learns to write summary vectors, and to read them
@@ -73,10 +80,12 @@ fn train(args: Args) -> Result {
     let of = trainer.curriculum().steps();
     let bar = progress::bar("training", of as u64);
     let (mut tokens, mut loss, mut last) = (0, None, None::<Evaluation>);
+    let (mut operations, mut stepping) = (0.0, 0.0);
     let outcome = trainer.run(&args.out, args.steps, &mut |event| {
         match event {
             TrainingEvent::Step(step) => {
                 tokens += step.tokens;
+                (operations, stepping) = (operations + step.operations, stepping + step.seconds);
                 loss = Some(step.loss);
                 let seconds = start.elapsed().as_secs_f64();
                 let left = start.elapsed().mul_f64((of - step.step) as f64 / (step.step - begun) as f64);
@@ -115,10 +124,12 @@ fn train(args: Args) -> Result {
         true => args.output.line(format_args!("all {of} steps are done: {}", compressor.display()))?,
         false => args.output.line(format_args!("stopped at step {done} of {of}; the same command goes on"))?,
     }
+    let peak_rss_bytes = peak_rss_bytes();
+    let arithmetic = args.output.is_json().then(|| arithmetic(&decoder, operations, Duration::from_secs_f64(stepping)));
     args.output.report(&json!({
         "step": done, "of": of, "finished": finished, "steps": done - begun, "loss": loss, "tokens": tokens,
         "tokens_per_second": tokens as f64 / seconds, "seconds": seconds, "evaluation": last,
-        "peak_rss_bytes": peak_rss_bytes(),
+        "arithmetic": arithmetic, "peak_rss_bytes": peak_rss_bytes,
     }))?;
     Ok(())
 }

@@ -7,17 +7,14 @@
 //! | `timing` | criterion groups that keep their medians, and alternating runs |
 //! | `limit` | the matrix-product rate and the memory bandwidth of this machine |
 //! | `share` | a rate beside that limit, and the targets |
-//! | `cost` | operations and bytes that a piece of work takes |
 #![allow(clippy::print_stdout, reason = "programs that print")]
 
-mod cost;
 mod device;
 pub mod limit;
 mod share;
 mod subject;
 mod timing;
 
-pub use cost::Cost;
 pub use device::{again, arguments, device, run};
 pub use share::Share;
 pub use subject::{Answer, Result, Subject, peak_rss};

@@ -1,9 +1,13 @@
 //! What this machine can do at best, measured by the same process that runs the benches.
 
-use std::{hint::black_box, sync::OnceLock, time::Instant};
+use std::{hint::black_box, sync::OnceLock};
 
-use burn::tensor::{DType, Device, Distribution, Tensor};
-use lloco_decoder::{Decoder, WeightType, measured::Projection};
+use burn::tensor::{DType, Device, Tensor};
+pub use lloco_decoder::measured::wait;
+use lloco_decoder::{
+    WeightType,
+    measured::{self, Projection, best},
+};
 use memmap2::MmapMut;
 use rayon::prelude::*;
 
@@ -55,46 +59,7 @@ pub fn halves(device: &Device) -> WeightType {
 /// Floating-point operations a second that the linear kernel reaches alone, at a shape that suits it, for weights of
 /// one type and their [`activations`].
 pub fn product_rate(weights: WeightType, device: &Device) -> f64 {
-    let (width, dtype) = (width(device), activations(weights, device));
-    Projection::random(width, width, weights, device).map_or(f64::NAN, |weights| rate(&weights, dtype, device))
-}
-
-/// As [`product_rate`], for weights held as a decoder holds its own.
-pub fn product_rate_of(decoder: &Decoder) -> f64 {
-    let (device, width) = (decoder.device(), width(decoder.device()));
-    // Whatever the decoder computes with: its embeddings are the first of it.
-    let Ok(dtype) = decoder.embed(&[0]).map(|x| x.dtype()) else { return f64::NAN };
-    Projection::as_in(decoder, width, width).map_or(f64::NAN, |weights| rate(&weights, dtype, device))
-}
-
-/// Inputs and outputs that suit the kernel; on a GPU, enough to fill it.
-fn width(device: &Device) -> usize {
-    if device == &Device::flex() { 1536 } else { 8192 }
-}
-
-fn rate(weights: &Projection, dtype: DType, device: &Device) -> f64 {
-    let (rows, width) = if device == &Device::flex() { (1024, width(device)) } else { (8192, width(device)) };
-    let x = Tensor::<3>::random([1, rows, width], Distribution::Default, device).cast(dtype);
-    best(10, || {
-        wait(weights.forward(x.clone()));
-        (2 * rows * width * width) as f64
-    })
-}
-
-/// Waits until a tensor is computed.
-pub fn wait(tensor: Tensor<3>) {
-    let device = tensor.device();
-    // A device without a queue has nothing to wait for. One with a queue need not write what is dropped before.
-    let _ = device.sync();
-    black_box(tensor);
-}
-
-/// The best rate of several runs of work that tells its amount.
-fn best(runs: usize, mut work: impl FnMut() -> f64) -> f64 {
-    let rate = |_| {
-        let start = Instant::now();
-        let amount = work();
-        amount / start.elapsed().as_secs_f64()
-    };
-    (0..runs).map(rate).fold(0.0, f64::max)
+    let dtype = activations(weights, device);
+    let rate = measured::product_rate(device, dtype, |width| Projection::random(width, width, weights, device));
+    rate.unwrap_or(f64::NAN)
 }

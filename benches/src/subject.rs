@@ -16,10 +16,7 @@ use lloco_lora::{
     finetune::{AdamW, batch_gradients},
 };
 
-use crate::{
-    Cost, device,
-    limit::{product_rate_of, wait},
-};
+use crate::{device, limit::wait};
 
 /// Whatever went wrong.
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -118,18 +115,16 @@ impl Subject {
         &self.question
     }
 
-    fn cost(&self) -> Cost {
-        Cost::of(self.decoder().config())
-    }
-
     /// Bytes that one decoding step behind `past` positions has to move.
     pub fn step_bytes(&self, past: usize) -> f64 {
-        self.weight_bytes as f64 + self.cost().cached(past) * measured::cached_bytes(self.decoder()) as f64
+        let DecoderConfig { num_hidden_layers, num_key_value_heads, head_dim, .. } = *self.decoder().config();
+        let cached = 2 * num_hidden_layers * num_key_value_heads * head_dim * past;
+        (self.weight_bytes + cached * measured::cached_bytes(self.decoder())) as f64
     }
 
     /// Operations a second that the linear kernel reaches alone with weights of the model's type.
     pub fn product_rate(&self) -> f64 {
-        product_rate_of(self.decoder())
+        self.decoder().product_rate()
     }
 
     /// Floating-point operations to compress `tokens` tokens. Each segment is read with its summary tokens and the newest
@@ -139,14 +134,14 @@ impl Subject {
         let operations = |(done, at): (usize, usize)| {
             let (unread, read) = (done.min(1), done.saturating_sub(1));
             let new = segment_length.min(tokens - at) + (1 + unread) * summary_length;
-            self.cost().read(new, read * summary_length, summary_length)
+            self.decoder().config().operations(new, read * summary_length, summary_length)
         };
         (0..tokens).step_by(segment_length).enumerate().map(operations).sum()
     }
 
     /// Floating-point operations to read `tokens` tokens of text up to the hidden row of the last.
     pub fn prefill_operations(&self, tokens: usize) -> f64 {
-        self.cost().read(tokens, 0, 1)
+        self.decoder().config().operations(tokens, 0, 1)
     }
 
     /// Floating-point operations of a finetuning step over `positions` positions: forward, and as much again for the

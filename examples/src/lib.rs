@@ -11,11 +11,13 @@
 //! | [`answer`] | an answer, its sources and its cost, as text and as JSON |
 //! | [`control`](mod@control) | the control table, as text and as JSON |
 //! | [`tokens`] | token ids from files |
+//! | [`arithmetic`](mod@arithmetic) | a training's operations beside the device's product rate |
 //! | [`progress`] | bars on the standard error stream |
 //! | [`interrupt`] | the first Ctrl-C stops in good order |
 //! | [`memory`] | the process's peak memory |
 
 pub mod answer;
+pub mod arithmetic;
 pub mod control;
 pub mod interrupt;
 pub mod library;
@@ -28,6 +30,7 @@ pub mod prompt;
 pub mod sampling;
 pub mod tokens;
 
+pub use arithmetic::arithmetic;
 pub use control::control;
 pub use library::LibraryArgs;
 pub use model::{EncoderArgs, ModelArgs};

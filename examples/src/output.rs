@@ -17,6 +17,11 @@ pub struct Output {
 }
 
 impl Output {
+    /// Whether a line of JSON is printed.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Shows text at once, as it is; nothing with `--json`.
     ///
     /// # Errors

@@ -61,8 +61,11 @@ fn files_are_added_learned_and_asked() {
     let first = library.run("finetune", &learn);
     assert_eq!((&first["examples"], &first["steps"], &first["version"]), (&value!(1), &value!(2), &value!(1)));
     assert!(first["last_loss"].as_f64().unwrap() > 0.0);
+    let arithmetic = |report: &Value| report["arithmetic"]["share"].as_f64().filter(|share| *share > 0.0);
+    assert!(arithmetic(&first).is_some() && first["positions_per_second"].as_f64() > Some(0.0), "{first}");
     let second = library.run("finetune", &learn);
     assert_eq!((&second["steps"], &second["version"], &second["last_loss"]), (&value!(0), &value!(1), &Value::Null));
+    assert_eq!((arithmetic(&second), &second["positions_per_second"]), (None, &Value::Null));
 
     let ask = ["--group", "survey", "--max-new-tokens", "4", "--documents", "2", "Who kept the log?"];
     let answer = library.run("ask", &ask);
@@ -214,6 +217,9 @@ fn training_makes_a_compressor_that_a_library_uses() {
     let rest = json("train", &train);
     assert_eq!((&rest["step"], &rest["steps"], &rest["finished"]), (&value!(5), &value!(3), &value!(true)));
     assert!(rest["evaluation"]["reconstruction"]["accuracy"].is_number());
+    let of = |name: &str| rest["arithmetic"][name].as_f64().unwrap();
+    let share = of("operations") / of("step_seconds") / of("product_rate");
+    assert!(share > 0.0 && (of("share") - share).abs() < 1e-9 * share, "{rest}");
     let again = json("train", &train);
     assert_eq!((&again["steps"], &again["finished"]), (&value!(0), &value!(true)));
 

@@ -9,6 +9,7 @@ use crate::{
     layer::Layer,
     linear::Linear,
     norm::Norm,
+    operations::{Operations, seen},
     ops::Seen,
     pass::{Pass, Rows},
     precision::{activations, cached, resolve},
@@ -34,6 +35,8 @@ pub struct Decoder {
     /// `[vocab, hidden]`; where the checkpoint ties them, the same matrix.
     lm_head: Weight,
     rope: RopeTables,
+    /// Of all passes so far.
+    pub(crate) operations: Operations,
 }
 
 impl Decoder {
@@ -63,6 +66,7 @@ impl Decoder {
             norm: Norm::load(checkpoint, "model.norm.weight", config.hidden_size, config.rms_norm_eps, device)?,
             lm_head,
             rope: RopeTables::new(&config, device),
+            operations: Operations::default(),
             device: device.clone(),
             config,
         };
@@ -78,6 +82,11 @@ impl Decoder {
     /// The device of the weights, without autodiff.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The float type of activations.
+    pub(crate) fn dtype(&self) -> FloatDType {
+        self.dtype
     }
 
     /// The float type of keys and values in a cache.
@@ -218,6 +227,13 @@ impl Decoder {
         if let Some(cache) = pass.cache {
             cache.advance(context.kept);
         }
+        let pairs = |rows: usize| match pass.packing {
+            Some(packing) => packing.pairs(),
+            None if pass.bidirectional => (rows * seq) as f64,
+            None => seen(rows, past + seq),
+        };
+        let operations = batch as f64 * self.config.operations_of(layers, [seq, wanted], pairs);
+        self.operations.add(operations, x.is_autodiff());
         Ok(self.norm.forward(x).cast(FloatDType::F32))
     }
 
@@ -229,6 +245,8 @@ impl Decoder {
     /// [`logits`](Self::logits), with the adapter's replacement of the head if it has one.
     pub fn logits_with(&self, hidden: Tensor<3>, adapter: &dyn LinearAdapter) -> Tensor<3> {
         let (head, hidden) = self.head(hidden.cast(self.dtype), adapter);
+        let [batch, rows, width] = hidden.dims();
+        self.operations.add(2.0 * (batch * rows * width * head.outputs()) as f64, hidden.is_autodiff());
         head.product(hidden).cast(FloatDType::F32)
     }
 
@@ -249,6 +267,7 @@ impl Decoder {
         if let Some(position) = targets.iter().position(|&id| id as usize >= vocab_size) {
             return Err(Error::OutOfVocabulary { id: targets[position], position, vocab_size });
         }
+        self.operations.add(2.0 * (rows * width * vocab_size) as f64, hidden.is_autodiff());
         Ok(head.losses(hidden, targets))
     }
 

@@ -60,6 +60,7 @@ mod mapping;
 pub mod measured;
 mod memory;
 mod norm;
+mod operations;
 mod ops;
 mod packing;
 mod pass;

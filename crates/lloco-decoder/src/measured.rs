@@ -1,10 +1,13 @@
 //! The kernels that benches time alone. Not part of the public interface: it may change at any time.
 
+use std::{hint::black_box, time::Instant};
+
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
 use crate::{
     Decoder, Error, Result, WeightType,
     ops::{self, Seen},
+    precision::on_cpu,
     weight::Weight,
 };
 
@@ -49,6 +52,39 @@ impl Projection {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         self.0.product(x)
     }
+}
+
+/// Floating-point operations a second of products of inputs of type `dtype` with what `weights` makes: a square projection
+/// of a width that suits the kernel, and on a GPU is enough to fill it.
+///
+/// # Errors
+/// Those of `weights`.
+pub fn product_rate(device: &Device, dtype: DType, weights: impl FnOnce(usize) -> Result<Projection>) -> Result<f64> {
+    let (rows, width) = if on_cpu(device) { (1024, 1536) } else { (8192, 8192) };
+    let weights = weights(width)?;
+    let x = Tensor::<3>::random([1, rows, width], Distribution::Default, device).cast(dtype);
+    Ok(best(10, || {
+        wait(weights.forward(x.clone()));
+        (2 * rows * width * width) as f64
+    }))
+}
+
+/// Waits until a tensor is computed.
+pub fn wait(tensor: Tensor<3>) {
+    let device = tensor.device();
+    // A device without a queue has nothing to wait for. One with a queue need not write what is dropped before.
+    let _ = device.sync();
+    black_box(tensor);
+}
+
+/// The best rate of several runs of work that tells its amount.
+pub fn best(runs: usize, mut work: impl FnMut() -> f64) -> f64 {
+    let rate = |_| {
+        let start = Instant::now();
+        let amount = work();
+        amount / start.elapsed().as_secs_f64()
+    };
+    (0..runs).map(rate).fold(0.0, f64::max)
 }
 
 fn values(rows: usize, columns: usize, device: &Device) -> Vec<f32> {

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::operations::seen;
+
 /// How input rows `[1, rows, hidden]` divide into trees: a trunk, and branches that each read on behind it.
 ///
 /// A branch sees the trunk and itself, as if both had been read alone: many questions about one document cost its
@@ -66,6 +68,11 @@ impl Packing {
     /// The most positions that a row sees, itself included.
     pub(crate) fn longest(&self) -> usize {
         self.pieces.iter().map(|piece| piece.trunk.len() + piece.rows.len()).max().unwrap_or(0)
+    }
+
+    /// Positions that all rows see altogether.
+    pub(crate) fn pairs(&self) -> f64 {
+        self.pieces.iter().map(|piece| seen(piece.rows.len(), piece.trunk.len() + piece.rows.len())).sum()
     }
 
     /// The position of each row in what it belongs to, `[rows]`.

@@ -103,7 +103,8 @@ pub enum Error {
         /// Tokens that a sample without a question has.
         tokens: usize,
     },
-    /// Losses, gradients or an update stopped being numbers. Weights and checkpoints are as before the step.
+    /// Losses, gradients or an update stopped being numbers. Weights and checkpoints are as before the step; a
+    /// [resumed](crate::CompressorTrainer::resume) run takes lower learning rates.
     #[error("{what} at step {step} on {samples:?}; lower the learning rates or look at these documents")]
     NotFinite {
         /// The values.

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::{BASE, Bytes, curriculum, jsonl, tiny_decoder};
+use common::{BASE, Bytes, child, curriculum, jsonl, tiny_decoder};
 use lloco_encoder::{CompressorTrainer, Corpus, Curriculum, Error, Result, TrainingEvent, TrainingOutcome, Wording};
 
 fn go_on(_: &TrainingEvent) -> ControlFlow<()> {
@@ -105,14 +105,11 @@ fn the_curriculum_beside_the_checkpoints_is_replaced_and_not_overwritten() {
     assert!(!dir.path().join(".curriculum.json.partial").exists());
 }
 
-/// Names the run's directory to the child process.
-const DIR: &str = "LLOCO_ENCODER_FULL_DIR";
-
 /// The child: goes on with the run until a file of a checkpoint cannot grow.
 #[test]
 #[ignore = "started by the test below"]
 fn child() {
-    let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
+    let Some(dir) = child::dir() else { return };
     let decoder = tiny_decoder();
     let corpus = Corpus::open(&[dir.join("data.jsonl")]).unwrap();
     let mut trainer = CompressorTrainer::new(&decoder, BASE, curriculum(), &corpus, &Bytes).unwrap();
@@ -126,8 +123,6 @@ fn child() {
 #[cfg(unix)]
 #[test]
 fn a_disk_that_is_full_in_the_middle_of_a_checkpoint_costs_that_checkpoint_alone() {
-    use std::process::{Command, Stdio};
-
     let (decoder, dir) = (tiny_decoder(), tempfile::tempdir().unwrap());
     let (corpus, run) = (jsonl(dir.path(), 7), dir.path().join("run"));
     let trainer = || CompressorTrainer::new(&decoder, BASE, curriculum(), &corpus, &Bytes).unwrap();
@@ -145,13 +140,8 @@ fn a_disk_that_is_full_in_the_middle_of_a_checkpoint_costs_that_checkpoint_alone
     let limit = before.iter().map(|(_, bytes)| bytes.len()).max().unwrap() * 5 / 4;
     assert!(fs::metadata(run.join("curves.svg")).unwrap().len() < limit as u64 / 2);
 
-    let shell = format!(r#"trap "" XFSZ; ulimit -f {}; exec "$0" "$@""#, limit.div_ceil(512));
-    let mut child = Command::new("sh");
-    child.args(["-c", &shell]).arg(std::env::current_exe().unwrap());
-    child.args(["--exact", "child", "--ignored", "--nocapture"]).env(DIR, dir.path()).stdin(Stdio::null());
-    let output = child.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("stopped behind step 4"), "{text}");
+    let text = child::on_a_full_disk("child", dir.path(), limit.div_ceil(512) as u64);
+    assert!(text.contains("stopped behind step 4"), "{text}");
     assert_eq!(checkpoints(&run), ["step-00000002", "step-00000003"], "the draft is gone");
     assert_eq!(files(), before);
 

@@ -124,7 +124,7 @@ pub enum Error {
         detail: String,
     },
     /// Loss, gradients or what a step would make of the adapter stopped being numbers. Adapter and checkpoints are as
-    /// before the step.
+    /// before the step; a [resumed](crate::Trainer::resume) run takes a lower learning rate.
     #[error("{what} at step {step} on examples {examples:?}; lower the learning rate or look at these examples")]
     NotFinite {
         /// `loss = NaN`, for example.

@@ -7,15 +7,11 @@ mod common;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
-use common::{busy_adapter, examples, tiny_decoder, to_vec};
+use common::{busy_adapter, child, examples, tiny_decoder, to_vec};
 use lloco_decoder::Decoder;
 use lloco_lora::{Error, LoraConfig, TrainConfig, Trainer};
-
-/// Names the run's directory to the child process.
-const DIR: &str = "LLOCO_LORA_DISK_DIR";
 
 fn trainer(decoder: &Decoder) -> Trainer<'_> {
     let lora = LoraConfig::default().with_rank(3, 6.0).with_dropout(0.1).with_all_linear();
@@ -42,7 +38,7 @@ fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 #[test]
 #[ignore = "started by the test below"]
 fn child() {
-    let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
+    let Some(dir) = child::dir() else { return };
     let decoder = tiny_decoder();
     let mut run = trainer(&decoder);
     assert!(run.resume(&dir).unwrap());
@@ -69,13 +65,8 @@ fn a_checkpoint_that_does_not_fit_leaves_the_one_before_and_the_run_goes_on() {
     let size = |name: &str| fs::metadata(checkpoint.join(name)).unwrap().len();
     let blocks = size("adapter_model.safetensors").div_ceil(512);
     assert!(blocks * 1024 < size("optimizer.safetensors"));
-    let shell = format!(r#"trap "" XFSZ; ulimit -f {blocks}; exec "$0" "$@""#);
-    let mut command = Command::new("sh");
-    command.args(["-c", &shell]).arg(std::env::current_exe().unwrap());
-    command.args(["--exact", "child", "--ignored", "--nocapture"]).env(DIR, dir.path()).stdin(Stdio::null());
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("finished"), "{text}");
+    let text = child::on_a_full_disk("child", dir.path(), blocks);
+    assert!(text.contains("finished"), "{text}");
 
     assert_eq!(contents(dir.path()), before, "the checkpoint before is whole, and no draft is left");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

@@ -42,7 +42,13 @@ impl<'a> Desk<'a> {
         Ok(Self { lloco, config, group, others, passages: HashMap::new() })
     }
 
+    /// What stands before a question in one row.
+    ///
+    /// # Errors
+    /// [`Error::PromptTooLong`] where that, the question, and the longer of the reference answer and the longest answer that
+    /// the model may give do not fit the window; others as the store's and the embedder's.
     pub(super) fn lay(&mut self, context: Context, asked: &Asked<'_>) -> Result<Laid> {
+        let answer = self.lloco.prompts.answer(asked.answer())?.len().max(self.config.max_new_tokens);
         let documents: Vec<&Document> = asked.documents.iter().collect();
         let laid = match context {
             Context::Nothing => self.summaries(&[], asked)?,
@@ -56,18 +62,15 @@ impl<'a> Desk<'a> {
                 Laid { summaries, ids: text.ids, positions: positions + text.positions }
             }
             Context::FullText => {
-                let answer = self.lloco.prompts.answer(asked.answer())?.len().max(self.config.max_new_tokens);
                 let (text, positions) = self.lloco.text_in_window(asked, answer)?;
                 let ids = self.lloco.prompts.with_text(&text, &asked.question.question)?;
                 Laid { summaries: Vec::new(), ids, positions }
             }
         };
-        let positions = laid.positions + laid.ids.len() + self.config.max_new_tokens;
+        let summaries: usize = laid.summaries.iter().map(|rows| rows.dims()[0]).sum();
+        let positions = summaries + laid.ids.len() + answer;
         let window = self.lloco.encoder.decoder().config().max_position_embeddings;
-        match positions > window && matches!(context, Context::Compressed | Context::Shuffled | Context::Both) {
-            true => Err(Error::PromptTooLong { positions, window }),
-            false => Ok(laid),
-        }
+        if positions > window { Err(Error::PromptTooLong { positions, window }) } else { Ok(laid) }
     }
 
     fn summaries(&self, documents: &[&Document], asked: &Asked<'_>) -> Result<Laid> {

@@ -42,6 +42,10 @@ pub struct Finetuned {
     pub held_out: Option<(f64, usize)>,
     /// Positions read in training, summary vectors included.
     pub positions: u64,
+    /// Floating-point operations of the steps, as [`Decoder::operations`](crate::Decoder::operations) counts them.
+    pub operations: f64,
+    /// Time spent in the steps.
+    pub stepping: Duration,
     /// Time spent.
     pub time: Duration,
 }
@@ -90,6 +94,8 @@ impl Lloco {
                 divergences,
                 held_out,
                 positions,
+                operations: 0.0,
+                stepping: Duration::ZERO,
                 time: start.elapsed(),
             });
         }
@@ -108,7 +114,7 @@ impl Lloco {
         let begun = trainer.steps_done();
         let mut losses: Option<(f64, f64)> = None;
         let mut divergences: Option<(f64, f64)> = None;
-        let mut positions = 0;
+        let (mut positions, mut operations, mut stepping) = (0, 0.0, 0.0);
         let outcome = trainer.run(Some(&run), &mut |event| match event {
             TrainerEvent::Step(step) => {
                 losses = Some((losses.map_or(step.loss, |(first, _)| first), step.loss));
@@ -116,6 +122,8 @@ impl Lloco {
                     divergences = Some((divergences.map_or(divergence, |(first, _)| first), divergence));
                 }
                 positions += step.positions as u64;
+                operations += step.operations;
+                stepping += step.seconds;
                 let (step, of, loss, positions) = (step.step, step.of, step.loss, step.positions);
                 self.observer.flow(&Event::Finetuned { step, of, loss, positions })
             }
@@ -137,8 +145,19 @@ impl Lloco {
         clear(&run);
         let steps = trainer.steps_done() - begun;
         let held_out = best.map(|(_, nll, step)| (nll, step));
-        let (group, time) = (group.into(), start.elapsed());
-        Ok(Finetuned { group, version, examples: count, steps, losses, divergences, held_out, positions, time })
+        Ok(Finetuned {
+            group: group.into(),
+            version,
+            examples: count,
+            steps,
+            losses,
+            divergences,
+            held_out,
+            positions,
+            operations,
+            stepping: Duration::from_secs_f64(stepping),
+            time: start.elapsed(),
+        })
     }
 
     /// Stores an adapter as the group's newest version; with what a run of this purpose ends with, the label that says so,

@@ -149,3 +149,33 @@ fn what_cannot_be_evaluated_is_named() {
     let lloco = stopping.build().unwrap();
     assert!(matches!(lloco.evaluate_on("town", &questions(), &config()), Err(Error::Interrupted)));
 }
+
+#[test]
+fn a_reference_answer_that_does_not_fit_behind_the_summaries_is_refused() {
+    let fixture = Fixture::new();
+    let lloco = fixture.lloco();
+    lloco.add(&documents()).unwrap();
+    let window = lloco.encoder().decoder().config().max_position_embeddings;
+    let summaries = 6 * MEETING.len().div_ceil(56);
+    let tokenizer = Checkpoint::open(fixture.path().join("model")).unwrap().tokenizer().unwrap();
+    let prompts = Prompts::new(tokenizer, lloco.encoder().decoder().config()).unwrap();
+    let room = window - summaries - prompts.question("What was said?").unwrap().len();
+    let ends = prompts.answer("x").unwrap().len() - 1;
+    let evaluate = |context, letters: usize| {
+        let mut data = questions();
+        data[0].questions = vec![Question::new("long", "What was said?", "x".repeat(letters))];
+        lloco.evaluate_on("town", &data, &config().with_contexts([context]))
+    };
+    let fits = evaluate(Context::Compressed, room - ends).unwrap();
+    assert_eq!(fits.rows[0].answers[0].tokens, room);
+    for context in [Context::Compressed, Context::Both] {
+        let error = evaluate(context, room - ends + 1).unwrap_err();
+        assert!(
+            matches!(error, Error::PromptTooLong { positions, window: found, .. } if positions > window && found == window),
+            "{error}"
+        );
+    }
+    // Behind nothing there is room for more, and at last for no more.
+    assert!(evaluate(Context::Nothing, room - ends + 1).is_ok());
+    assert!(matches!(evaluate(Context::Nothing, window), Err(Error::PromptTooLong { .. })));
+}

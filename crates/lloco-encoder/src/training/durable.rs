@@ -64,7 +64,8 @@ impl CompressorTrainer<'_> {
     }
 
     /// Goes on from the newest checkpoint below `dir`. Returns whether there was one; without one nothing changes. The
-    /// curriculum may have more stages than the one that the checkpoint was written under.
+    /// curriculum may have more stages than the one that the checkpoint was written under, and lower learning rates in those
+    /// that are not done.
     ///
     /// # Errors
     /// [`Error::CheckpointMismatch`] when it was written under another curriculum, for another model, on other data or from
@@ -86,9 +87,12 @@ impl CompressorTrainer<'_> {
             return Err(mismatch("format", FORMAT.to_string(), state.format.to_string()));
         }
         let mut own = self.curriculum_value()?;
-        let stages = state.curriculum.get("stages").and_then(Value::as_array).map_or(0, Vec::len);
+        let stages = state.curriculum.get("stages").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         if let Some(own) = own.get_mut("stages").and_then(Value::as_array_mut) {
-            own.truncate(stages);
+            own.truncate(stages.len());
+            // Stages that are done are what they were.
+            let left = self.curriculum.stage_of(state.step).map_or(usize::MAX, |(stage, _)| stage);
+            own.iter_mut().zip(stages).skip(left).for_each(|(own, found)| allow_lower_rates(own, found));
         }
         if let Some((field, expected, found)) = difference("curriculum", &own, &state.curriculum) {
             return Err(mismatch(&field, expected, found));
@@ -119,6 +123,17 @@ impl CompressorTrainer<'_> {
 /// Where a run keeps its checkpoints.
 pub(crate) fn checkpoints(dir: &Path) -> Checkpoints {
     Checkpoints::new(dir.join("checkpoints"))
+}
+
+/// Takes the learning rates of a stage as it was for those of `own`, where these are the same or lower.
+fn allow_lower_rates(own: &mut Value, found: &Value) {
+    const RATES: &str = "learning_rates";
+    let (Some(rates), Some(before)) = (own.get_mut(RATES), found.get(RATES)) else { return };
+    let Some(each) = rates.as_object() else { return };
+    let lower = |(name, rate): (&String, &Value)| rate.as_f64() <= before.get(name).and_then(Value::as_f64);
+    if each.iter().all(lower) {
+        *rates = before.clone();
+    }
 }
 
 /// The first value that differs, as (name, expected, found).

@@ -17,7 +17,8 @@
 //! | `recurrent`, `independent` | how do gradients go back through AutoCompressor, through Pooled? |
 //! | `batch` | what does one effective batch say? |
 //! | [`step`](CompressorStep) | which weights come of it? |
-//! | [`trainer`](CompressorTrainer) | the loop |
+//! | [`trainer`](CompressorTrainer) | what is a run made of? |
+//! | `run` | the loop |
 //! | `durable`, `metrics` | how does a run survive a kill, and what does it leave? |
 //! | [`evaluate`](Evaluation) | are summaries read, or is the text guessed? |
 
@@ -33,6 +34,7 @@ mod objective;
 mod origin;
 mod reading;
 mod recurrent;
+mod run;
 mod sample;
 mod sampler;
 mod score;

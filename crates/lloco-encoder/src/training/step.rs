@@ -37,6 +37,9 @@ pub struct CompressorStep {
     pub rate: f64,
     /// Time taken.
     pub seconds: f64,
+    /// Floating-point operations of the model, as [`Decoder::operations`](lloco_decoder::Decoder::operations) counts them:
+    /// reading texts, reading them again with gradients, and reading behind their summaries.
+    pub operations: f64,
 }
 
 impl CompressorTrainer<'_> {
@@ -46,7 +49,7 @@ impl CompressorTrainer<'_> {
     /// [`Error::NotFinite`] when losses, gradients or what the step makes of the weights are no numbers; weights are then
     /// as before.
     pub fn step(&mut self) -> Result<CompressorStep> {
-        let start = Instant::now();
+        let (start, operations) = (Instant::now(), self.decoder.operations());
         if self.step == 0 && self.origin.is_none() {
             self.begin()?;
         }
@@ -92,6 +95,7 @@ impl CompressorTrainer<'_> {
             grad_norm,
             rate,
             seconds: start.elapsed().as_secs_f64(),
+            operations: self.decoder.operations() - operations,
         };
         (self.compressor.weights, self.optimizer) = (weights, optimizer);
         self.step += 1;

@@ -1,19 +1,13 @@
-//! The loop: stage behind stage, one step after the other.
+//! A run: its curriculum, its data, and how far it is.
 
-use std::{
-    fs::{self, File},
-    io::Write,
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use lloco_decoder::{Decoder, release_memory};
-use lloco_lora::{TrainConfig, finetune::AdamW, metrics::Metrics};
-use serde_json::json;
+use lloco_decoder::Decoder;
+use lloco_lora::{TrainConfig, finetune::AdamW};
 
 use super::{
-    CompressorStep, Corpus, Curriculum, Evaluation, Stage, Wording, durable::checkpoints, evaluate::evaluate,
-    metrics::losses, origin::Origin, sampler::Sampler, window::Window,
+    CompressorStep, Corpus, Curriculum, Evaluation, Stage, Wording, evaluate::evaluate, origin::Origin,
+    sampler::Sampler, window::Window,
 };
 use crate::{Compressor, Error, Result};
 
@@ -144,81 +138,6 @@ impl<'a> CompressorTrainer<'a> {
         self.step
     }
 
-    /// Does the steps that are left, `limit` at most, in the directory `dir`: checkpoints, `metrics.jsonl`,
-    /// `curves.svg` and `curriculum.json` are kept there. `observer` sees each [`TrainingEvent`] and may break off; the
-    /// run is then saved, as it is before each evaluation and where an error ends it.
-    ///
-    /// # Errors
-    /// [`Error::NoSample`] before the first step when a stage that is left cannot be evaluated; others as
-    /// [`step`](Self::step), [`evaluate`](Self::evaluate) and [`save`](Self::save).
-    pub fn run(
-        &mut self,
-        dir: impl AsRef<Path>,
-        limit: Option<usize>,
-        observer: &mut dyn FnMut(&TrainingEvent) -> ControlFlow<()>,
-    ) -> Result<TrainingOutcome> {
-        let (dir, begun) = (dir.as_ref(), self.step);
-        let outcome = self.go_on(dir, limit, observer);
-        if outcome.is_err()
-            && self.step > begun
-            && let Err(error) = self.save(dir)
-        {
-            tracing::warn!(step = self.step, %error, "cannot save what was done before the run failed");
-        }
-        release_memory();
-        outcome
-    }
-
-    fn go_on(
-        &mut self,
-        dir: &Path,
-        limit: Option<usize>,
-        observer: &mut dyn FnMut(&TrainingEvent) -> ControlFlow<()>,
-    ) -> Result<TrainingOutcome> {
-        fs::create_dir_all(dir).map_err(|source| Error::Io { path: dir.to_path_buf(), source })?;
-        checkpoints(dir).check_not_behind(self.step)?;
-        for stage in
-            self.curriculum.stages.iter().skip(self.curriculum.stage_of(self.step).map_or(usize::MAX, |at| at.0))
-        {
-            let (stage, corpus) = self.evaluated(stage);
-            self.sampler(corpus).batch(&Stage { batch: 1, ..stage }, 0)?;
-        }
-        self.write_curriculum(dir)?;
-        let metrics = Metrics::new(dir);
-        metrics.rewind(self.step)?;
-        let last = limit.map_or(usize::MAX, |limit| self.step.saturating_add(limit));
-        loop {
-            let Some((stage, _)) = self.curriculum.stage_of(self.step) else { return Ok(TrainingOutcome::Finished) };
-            if self.step >= last {
-                return Ok(TrainingOutcome::Interrupted);
-            }
-            let report = self.step()?;
-            metrics.append(&json!(report))?;
-            let mut flow = observer(&TrainingEvent::Step(report));
-            let every = self.curriculum.evaluate_every;
-            let next = self.curriculum.stage_of(self.step).map(|(stage, _)| stage);
-            let evaluated = next != Some(stage) || (every > 0 && self.step.is_multiple_of(every));
-            let due = self.step.is_multiple_of(self.curriculum.save_every);
-            if evaluated || due || self.step >= last || flow.is_break() {
-                let path = self.save(dir)?;
-                metrics.draw(losses)?;
-                if observer(&TrainingEvent::Saved { path }).is_break() {
-                    flow = ControlFlow::Break(());
-                }
-            }
-            if evaluated {
-                let evaluation = self.evaluate(stage)?;
-                metrics.append(&json!({"step": self.step, "evaluation": evaluation}))?;
-                if observer(&TrainingEvent::Evaluated { step: self.step, evaluation }).is_break() {
-                    flow = ControlFlow::Break(());
-                }
-            }
-            if next.is_some() && flow.is_break() {
-                return Ok(TrainingOutcome::Interrupted);
-            }
-        }
-    }
-
     /// Scores samples of the held-out documents, or of those that are learned, as a stage sees them.
     ///
     /// # Errors
@@ -235,7 +154,7 @@ impl<'a> CompressorTrainer<'a> {
 
     /// A stage as it is evaluated, and the documents for that: every sample is reconstructed and, unless the stage
     /// overfits, continued.
-    fn evaluated(&self, stage: &Stage) -> (Stage, &'a Corpus) {
+    pub(super) fn evaluated(&self, stage: &Stage) -> (Stage, &'a Corpus) {
         let (mut stage, overfits) = (stage.clone(), stage.documents.is_some());
         stage.batch = stage.documents.unwrap_or(32).min(64);
         let losses = &mut stage.losses;
@@ -253,23 +172,7 @@ impl<'a> CompressorTrainer<'a> {
         self.compressor.save(dir, lloco_lora::StoredType::F16, &[("curriculum.json", curriculum.as_bytes())])
     }
 
-    /// Puts the curriculum beside the checkpoints: the file is the old one or the new one, and whole.
-    fn write_curriculum(&self, dir: &Path) -> Result<()> {
-        let json = self.curriculum_json()?;
-        let (path, partial) = (dir.join("curriculum.json"), dir.join(".curriculum.json.partial"));
-        let written = File::create(&partial).and_then(|mut file| {
-            file.write_all(json.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&partial, &path)
-        });
-        written.map_err(|source| {
-            // Nothing more can be done about a file that stays; the next run replaces it.
-            let _ = fs::remove_file(&partial);
-            Error::Io { path, source }
-        })
-    }
-
-    fn curriculum_json(&self) -> Result<String> {
+    pub(super) fn curriculum_json(&self) -> Result<String> {
         let path = PathBuf::from("curriculum.json");
         let json = serde_json::to_string_pretty(&self.curriculum);
         json.map_err(|e| Error::Malformed { path, detail: e.to_string() })

@@ -1,6 +1,8 @@
 //! A tiny model and a tiny curriculum, shared by the tests.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod child;
+
 use std::{fs, path::Path, sync::Arc};
 
 use lloco_decoder::{

@@ -72,7 +72,8 @@ impl Trainer<'_> {
         })
     }
 
-    /// Goes on from the newest checkpoint in `dir`. Returns whether there was one; without one nothing changes.
+    /// Goes on from the newest checkpoint in `dir`. Returns whether there was one; without one nothing changes. The
+    /// learning rate may be lower than the one that the checkpoint was written with.
     ///
     /// # Errors
     /// [`Error::CheckpointMismatch`] when it was written with other settings, on other examples or with others held out;
@@ -91,7 +92,11 @@ impl Trainer<'_> {
             return mismatch("format", format!("{FORMAT} (this program reads no other)"), format.to_string());
         }
         let state: State = serde_json::from_value(fields).map_err(|e| malformed(e.to_string()))?;
-        if let Some((field, expected, found)) = difference(&self.config, &state.config) {
+        let mut own = self.config.clone();
+        if own.learning_rate <= state.config.learning_rate {
+            own.learning_rate = state.config.learning_rate;
+        }
+        if let Some((field, expected, found)) = difference(&own, &state.config) {
             return mismatch(&field, expected, found);
         }
         let examples = digest(&self.examples);

@@ -14,7 +14,9 @@
 //! | [`teacher`](Teacher), `distil` | how is the reading of the text itself learned beside the answer? |
 //! | `gradients` | what does one effective batch say about the adapter? |
 //! | `dropout`, `schedule`, `optimizer` | the parts of a step |
-//! | [`trainer`](Trainer) | the loop, and early stopping |
+//! | [`trainer`](Trainer) | what is a run made of? |
+//! | `step` | what comes of one batch? |
+//! | `run` | the loop, and early stopping |
 //! | `progress` | which adapter has done best on held-out examples? |
 //! | [`report`](StepReport) | what does a run tell? |
 //! | `durable` | how does a run survive a kill? |
@@ -32,7 +34,9 @@ mod optimizer;
 mod order;
 mod progress;
 mod report;
+mod run;
 mod schedule;
+mod step;
 mod teacher;
 mod trainer;
 

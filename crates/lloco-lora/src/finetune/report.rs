@@ -33,6 +33,8 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// Time taken.
     pub seconds: f64,
+    /// Floating-point operations of the model, as [`Decoder::operations`](lloco_decoder::Decoder::operations) counts them.
+    pub operations: f64,
 }
 
 /// What happens during a run.

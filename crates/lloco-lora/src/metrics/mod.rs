@@ -73,6 +73,14 @@ impl Metrics {
         }
     }
 
+    /// Whether a line of `step` has the key `key`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when reading fails.
+    pub fn tells(&self, step: usize, key: &str) -> Result<bool> {
+        Ok(lines(&self.bytes()?).any(|(_, line)| step_of(&line) == step && line.get(key).is_some()))
+    }
+
     /// Draws curves over the steps into `curves.svg`. `points` says to which curves a line adds a value, by their names;
     /// values that are no numbers are left out.
     ///

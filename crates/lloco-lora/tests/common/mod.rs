@@ -1,6 +1,8 @@
 //! Tiny models and the Python original's outputs, shared by the tests.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod child;
+
 use std::{
     collections::BTreeMap,
     fs,
