@@ -3,6 +3,7 @@
 mod attention;
 mod blocks;
 mod cache;
+mod converted;
 mod linear;
 mod loss;
 mod low_rank;
