@@ -4,6 +4,7 @@ mod attention;
 mod blocks;
 mod cache;
 mod converted;
+mod integer;
 mod linear;
 mod loss;
 mod low_rank;

@@ -68,7 +68,7 @@ impl Block32 for Bytes {
         for i in 0..PAIRS {
             let w = s.widen_i8(&self.numbers[i]);
             for r in 0..R {
-                dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[i][r]));
+                dots[r] = s.dot_pairs::<R>(dots[r], w, s.splat_pair(x[i][r]));
             }
         }
         let scale = s.load_f16(&self.scale);

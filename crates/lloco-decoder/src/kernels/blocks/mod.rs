@@ -89,7 +89,7 @@ fn dot_pairs<S: Simd, const R: usize>(s: S, numbers: &[[[i16; 2]; LANES]; PAIRS]
     for i in 0..PAIRS {
         let w = s.load_pairs(&numbers[i]);
         for r in 0..R {
-            dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[i][r]));
+            dots[r] = s.dot_pairs::<R>(dots[r], w, s.splat_pair(x[i][r]));
         }
     }
     dots

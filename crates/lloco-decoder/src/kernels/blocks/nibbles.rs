@@ -109,11 +109,11 @@ impl Block32 for Nibbles {
         for i in 0..QUADS {
             let w = s.load_quads(&wide.numbers[i]);
             for r in 0..R {
-                dots[r] = s.dot_quads(dots[r], w, s.splat_quad(x[i][r]));
+                dots[r] = s.dot_quads::<R>(dots[r], w, s.splat_quad(x[i][r]));
             }
         }
         for dot in &mut dots {
-            *dot = s.add_pairs(*dot);
+            *dot = s.whole_quads::<R>(*dot);
         }
         add_scaled(s, dots, wide.parts(s), parts, sums);
     }
@@ -130,12 +130,12 @@ impl Block32 for Nibbles {
         for i in 0..QUADS / 2 {
             let [low, high] = s.nibbles(s.load_quads(&self.numbers[i]));
             for r in 0..R {
-                dots[r] = s.dot_quads(dots[r], low, s.splat_quad(x[i][r]));
-                dots[r] = s.dot_quads(dots[r], high, s.splat_quad(x[i + QUADS / 2][r]));
+                dots[r] = s.dot_quads::<R>(dots[r], low, s.splat_quad(x[i][r]));
+                dots[r] = s.dot_quads::<R>(dots[r], high, s.splat_quad(x[i + QUADS / 2][r]));
             }
         }
         for dot in &mut dots {
-            *dot = s.add_pairs(*dot);
+            *dot = s.whole_quads::<R>(*dot);
         }
         add_scaled(s, dots, self.parts(s), parts, sums);
     }
@@ -220,7 +220,7 @@ impl Block32 for FineNibbles {
         for (x, numbers) in x.iter().zip(&self.0.numbers) {
             for (x, w) in x.iter().zip(s.nibble_pairs(s.load_quads(numbers))) {
                 for r in 0..R {
-                    dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[r]));
+                    dots[r] = s.dot_pairs::<R>(dots[r], w, s.splat_pair(x[r]));
                 }
             }
         }

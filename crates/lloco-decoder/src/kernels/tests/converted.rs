@@ -223,7 +223,7 @@ fn what_bytes_add_to_q6_k_is_little_beside_its_own_rounding() {
     let mut stored = vec![0.0; n * k];
     BlockType::Q6K.dequantize(&bytes, &mut stored);
     let packed = pack(BlockType::Q6K, n, k, &bytes).expect("fits");
-    let isa = Isa::best().min(Isa::Avx512);
+    let isa = Isa::best().min(Isa::Avx512Vnni);
     let times = |packed: &PackedLinear| {
         let mut out = vec![f32::NAN; m * n];
         raw::linear(isa, &x, packed, &mut out);
