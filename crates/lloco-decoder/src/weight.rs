@@ -23,8 +23,7 @@ pub(crate) enum Weight {
 impl Weight {
     /// Reads the tensor `name` `[out, in]`.
     ///
-    /// On `flex` with fewer than 16 bits, and with [`WeightType::Auto`], GGUF blocks that the kernels know are taken as
-    /// they are.
+    /// On `flex` with fewer than 16 bits, and with [`WeightType::Auto`], GGUF blocks stay blocks, if their scales fit.
     pub(crate) fn load(
         checkpoint: &Checkpoint,
         name: &str,
@@ -180,14 +179,16 @@ impl Weight {
     }
 }
 
-/// Whether blocks of `kind` serve as they are where `weights` is asked for.
+/// Whether blocks of `kind` serve, as the kernels hold them, where `weights` is asked for.
 #[cfg(feature = "flex")]
 fn keeps(weights: WeightType, kind: BlockType) -> bool {
     match kind {
-        BlockType::Q4_0 | BlockType::Q4_1 => {
+        BlockType::Q4_0 | BlockType::Q4_1 | BlockType::Q4K => {
             matches!(weights, WeightType::Auto | WeightType::Int8 | WeightType::Q4)
         }
-        BlockType::Q8_0 => matches!(weights, WeightType::Auto | WeightType::Int8),
-        _ => false,
+        BlockType::Q5_0 | BlockType::Q5_1 | BlockType::Q8_0 | BlockType::Q5K | BlockType::Q6K => {
+            matches!(weights, WeightType::Auto | WeightType::Int8)
+        }
+        BlockType::F32 | BlockType::F16 | BlockType::Bf16 => false,
     }
 }

@@ -26,9 +26,14 @@ use crate::{DecoderConfig, Error, Result, Tokenizer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum WeightType {
-    /// The smallest without measurable loss. On `flex`: blocks of a GGUF file that its kernels know (`Q8_0`, `Q4_0`,
-    /// `Q4_1`) as they are stored, multiplied with inputs of 16 bits; everything else as [`Bf16`](Self::Bf16). Elsewhere:
-    /// bf16 where the device computes in it, else f32.
+    /// The smallest without measurable loss. On `flex`: quantised tensors of a GGUF file stay in blocks, of four bits (`Q4_0`,
+    /// `Q4_1`, `Q4_K`) or of eight (`Q5_0`, `Q5_1`, `Q5_K`, `Q6_K`, `Q8_0`), multiplied with inputs of 16 bits; everything else
+    /// as [`Bf16`](Self::Bf16). Elsewhere: bf16 where the device computes in it, else f32.
+    ///
+    /// `Q4_0`, `Q4_1`, `Q5_0` and `Q8_0` are the file's numbers. The scales of `Q4_K` are rounded to f16, by 2^-11 at most.
+    /// `Q5_1`, `Q5_K` and `Q6_K` are quantised anew, with steps several times finer than the file's: no weight is off by more
+    /// than 1/253 of the largest in its block of 32, as long as that is above 0.008. A tensor with a scale that f16 does not
+    /// hold becomes bf16.
     #[default]
     Auto,
     /// 32-bit floats: exact, four bytes a weight.
@@ -37,10 +42,11 @@ pub enum WeightType {
     /// significant bits, which shows in no measurement yet.
     Bf16,
     /// At most 8.5 bits a weight: signed bytes, one scale for 32 of them (the numbers of GGUF's `Q8_0`), and inputs of 16
-    /// bits. `Q4_0` and `Q4_1` of a GGUF file stay as they are and lose nothing; other weights are rounded.
+    /// bits. Quantised tensors of a GGUF file are taken as by [`Auto`](Self::Auto); other weights are rounded.
     Int8,
     /// 5 bits a weight: four-bit numbers, scale and minimum for 32 of them (the numbers of GGUF's `Q4_1`). The fastest, at
-    /// a price: inputs are rounded to eight bits, and weights that a file holds in another type to four.
+    /// a price: inputs are rounded to eight bits, and weights that a file holds in another type than `Q4_0`, `Q4_1` and `Q4_K`
+    /// to four.
     Q4,
 }
 

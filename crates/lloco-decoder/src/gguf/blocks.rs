@@ -177,12 +177,19 @@ fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
 
 /// `[d, 32 high bits, 16 bytes]`
 fn q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
-    let (d, high) = (scale(block, 0), high_bits(block, 2));
-    for i in 0..16 {
-        let q = u32::from(block[6 + i]);
-        out[i] = ((q & 15 | (high >> i & 1) << 4) as i32 - 16) as f32 * d;
-        out[i + 16] = ((q >> 4 | (high >> (i + 16) & 1) << 4) as i32 - 16) as f32 * d;
+    let d = scale(block, 0);
+    for (out, q) in out.iter_mut().zip(q5_0_numbers(block)) {
+        *out = f32::from(q) * d;
     }
+}
+
+/// What a `Q5_0` block's scale is multiplied with.
+pub(crate) fn q5_0_numbers(block: &[u8; 22]) -> [i8; 32] {
+    let high = high_bits(block, 2);
+    std::array::from_fn(|i| {
+        let low = block[6 + i % 16] >> (i / 16 * 4) & 15;
+        (low | ((high >> i & 1) as u8) << 4) as i8 - 16
+    })
 }
 
 /// `[d, m, 32 high bits, 16 bytes]`
@@ -205,8 +212,9 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
 
 // Blocks of 256.
 
-/// The 6-bit scale and minimum of group `j` of 8, packed in 12 bytes from byte 4 of a block: groups 0 to 3
-/// in the low six bits of bytes `j` and `j + 4`, groups 4 to 7 in byte `j + 4` and the spare top bits.
+/// The scale and minimum of group `j` of 8. Times `d` and `dmin`, they are six bits each, packed in 12 bytes from byte 4
+/// of a block: groups 0 to 3 in the low six bits of bytes `j` and `j + 4`, groups 4 to 7 in byte `j + 4` and the spare top
+/// bits.
 fn group<const B: usize>(block: &[u8; B], j: usize) -> (f32, f32) {
     let s = |i: usize| block[4 + i];
     let (scale, min) = if j < 4 {
@@ -214,30 +222,31 @@ fn group<const B: usize>(block: &[u8; B], j: usize) -> (f32, f32) {
     } else {
         (s(j + 4) & 15 | s(j - 4) >> 6 << 4, s(j + 4) >> 4 | s(j) >> 6 << 4)
     };
-    (f32::from(scale), f32::from(min))
+    (self::scale(block, 0) * f32::from(scale), self::scale(block, 2) * f32::from(min))
 }
 
-/// `[d, dmin, 12 bytes of group scales, 128 bytes]`: 32 bytes hold group `j` in their low halves, `j + 1` in
-/// their high halves.
+/// `[d, dmin, 12 bytes of group scales, 128 bytes]`
 fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
-    let (d, dmin) = (scale(block, 0), scale(block, 2));
-    for j in 0..8 {
-        let (scale, min) = group(block, j);
-        let (scale, min) = (d * scale, dmin * min);
-        for i in 0..32 {
-            let q = block[16 + j / 2 * 32 + i] >> (j % 2 * 4) & 15;
-            out[j * 32 + i] = scale * f32::from(q) - min;
+    for (j, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let (scale, min, numbers) = q4_k_group(block, j);
+        for (out, q) in out.iter_mut().zip(numbers) {
+            *out = scale * f32::from(q) - min;
         }
     }
+}
+
+/// Scale, minimum and numbers `q` of group `j` of a `Q4_K` block, `scale * q - minimum`: 32 bytes hold group `j` in their
+/// low halves, `j + 1` in their high halves.
+pub(crate) fn q4_k_group(block: &[u8; 144], j: usize) -> (f32, f32, [u8; 32]) {
+    let (scale, min) = group(block, j);
+    (scale, min, std::array::from_fn(|i| block[16 + j / 2 * 32 + i] >> (j % 2 * 4) & 15))
 }
 
 /// `[d, dmin, 12 bytes of group scales, 32 bytes of high bits, 128 bytes]`: as Q4_K, and bit `j` of high byte
 /// `i` is the fifth bit of value `i` of group `j`.
 fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
-    let (d, dmin) = (scale(block, 0), scale(block, 2));
     for j in 0..8 {
         let (scale, min) = group(block, j);
-        let (scale, min) = (d * scale, dmin * min);
         for i in 0..32 {
             let low = block[48 + j / 2 * 32 + i] >> (j % 2 * 4) & 15;
             let high = block[16 + i] >> j & 1;

@@ -18,6 +18,8 @@ use std::{
 use rayon::prelude::*;
 
 pub use blocks::BlockType;
+#[cfg(feature = "flex")]
+pub(crate) use blocks::{q4_k_group, q5_0_numbers};
 use reader::{Cursor, Kind};
 pub(crate) use vocabulary::{LLAMA3_WORDS, QWEN2_WORDS, SPACE};
 

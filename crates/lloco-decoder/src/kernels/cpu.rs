@@ -15,6 +15,8 @@ pub(crate) enum Isa {
     Avx2,
     /// AVX-512 F, BW and DQ.
     Avx512,
+    /// AVX-512 with dot products of integers.
+    Avx512Vnni,
     /// AVX-512 with bf16 dot products.
     Avx512Bf16,
     /// Tile registers with bf16 products, and the operating system's leave to use them.
@@ -23,10 +25,10 @@ pub(crate) enum Isa {
 
 impl Isa {
     /// All of them, poorest first.
-    const ALL: [Isa; 5] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
+    const ALL: [Isa; 6] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16, Isa::Amx];
 
     /// The set to use: the richest that this machine can run, or one that the environment variable `LLOCO_KERNELS` names,
-    /// if this machine can run that (`portable`, `avx2`, `avx512`, `avx512bf16`, `amx`). Asked once.
+    /// if this machine can run that (`portable`, `avx2`, `avx512`, `avx512vnni`, `avx512bf16`, `amx`). Asked once.
     pub(crate) fn best() -> Self {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
@@ -70,7 +72,10 @@ impl Isa {
             Isa::Avx2 => unsafe { run_avx2(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `self <= richest()`, so `detect` has found AVX-512 F, BW and DQ.
-            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => unsafe { run_avx512(kernel) },
+            Isa::Avx512 => unsafe { run_avx512(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `self <= richest()`, so `detect` has found AVX-512 F, BW, DQ and VNNI.
+            Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx => unsafe { run_vnni(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => kernel.run(Portable),
         }
@@ -96,7 +101,14 @@ fn run_avx2<K: Kernel>(kernel: K) -> K::Out {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx2,fma,f16c")]
 fn run_avx512<K: Kernel>(kernel: K) -> K::Out {
     // SAFETY: this function's own features.
-    kernel.run(unsafe { Avx512::new() })
+    kernel.run(unsafe { Avx512::<false>::new() })
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn run_vnni<K: Kernel>(kernel: K) -> K::Out {
+    // SAFETY: this function's own features.
+    kernel.run(unsafe { Avx512::<true>::new() })
 }
 
 /// What a CPU says of itself. Not every CPU, let alone every virtual one, that has one of these has those before it.
@@ -106,6 +118,8 @@ struct Features {
     avx2: bool,
     /// AVX-512 F, BW and DQ.
     avx512: bool,
+    /// Dot products of integers.
+    vnni: bool,
     /// bf16 dot products.
     bf16: bool,
     /// Tile registers with bf16 products.
@@ -121,8 +135,10 @@ impl Features {
             Isa::Portable
         } else if !self.avx512 {
             Isa::Avx2
-        } else if !self.bf16 {
+        } else if !self.vnni {
             Isa::Avx512
+        } else if !self.bf16 {
+            Isa::Avx512Vnni
         } else if !self.tiles || !permission() {
             Isa::Avx512Bf16
         } else {
@@ -143,6 +159,7 @@ fn detect() -> Isa {
         avx512: is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq"),
+        vnni: is_x86_feature_detected!("avx512vnni"),
         bf16: is_x86_feature_detected!("avx512bf16"),
         tiles: tiles(),
     };
@@ -185,22 +202,26 @@ mod tests {
 
     #[test]
     fn a_set_is_used_where_it_and_all_before_it_are_there() {
-        for bits in 0..32 {
-            let [avx2, avx512, bf16, tiles, permitted] = [0, 1, 2, 3, 4].map(|bit| bits >> bit & 1 == 1);
+        for bits in 0..64 {
+            let [avx2, avx512, vnni, bf16, tiles, permitted] = [0, 1, 2, 3, 4, 5].map(|bit| bits >> bit & 1 == 1);
             let mut asked = false;
-            let found = Features { avx2, avx512, bf16, tiles }.richest(|| {
+            let found = Features { avx2, avx512, vnni, bf16, tiles }.richest(|| {
                 asked = true;
                 permitted
             });
-            let wanted = [avx2, avx512, bf16, tiles && permitted].into_iter().take_while(|there| *there).count();
-            assert_eq!(found, Isa::ALL[wanted], "{bits:05b}");
-            assert_eq!(asked, avx2 && avx512 && bf16 && tiles, "{bits:05b}: a CPU without tiles needs no leave");
+            let wanted = [avx2, avx512, vnni, bf16, tiles && permitted].into_iter().take_while(|there| *there).count();
+            assert_eq!(found, Isa::ALL[wanted], "{bits:06b}");
+            assert_eq!(
+                asked,
+                avx2 && avx512 && vnni && bf16 && tiles,
+                "{bits:06b}: a CPU without tiles needs no leave"
+            );
         }
     }
 
     #[test]
     fn names_are_those_of_sets_that_the_machine_has() {
-        for (at, name) in ["portable", "avx2", "avx512", "avx512bf16", "amx"].into_iter().enumerate() {
+        for (at, name) in ["portable", "avx2", "avx512", "avx512vnni", "avx512bf16", "amx"].into_iter().enumerate() {
             for (best, richest) in Isa::ALL.into_iter().enumerate() {
                 let wanted = (at <= best).then_some(Isa::ALL[at]);
                 assert_eq!(Isa::named(name.as_ref(), richest), wanted, "{name} of {richest:?}");

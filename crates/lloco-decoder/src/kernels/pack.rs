@@ -163,21 +163,26 @@ impl PackedLinear {
         ))
     }
 
-    /// Reorders the blocks of a GGUF tensor `[rows_out, cols_in]`; no number changes. `inputs` is for blocks of four bits;
-    /// those of eight always have fine ones. `None` where the numbers cannot be
-    /// kept: blocks of another type than `Q8_0`, `Q4_0` and `Q4_1`, `bytes` of another length, `cols_in` no multiple of
-    /// 32, or a scale that is not finite.
+    /// Packs the blocks of a GGUF tensor `[rows_out, cols_in]` as [`blocks`] says, without expanding more of them than one at
+    /// a time. `inputs` is for what comes to four bits (`Q4_0`, `Q4_1`, `Q4_K`); what comes to eight always has fine ones.
+    /// `None` where the numbers cannot be kept: a type without blocks, `bytes` of another length, `cols_in` no multiple of a
+    /// block's values, or a number or scale that is not finite in f16.
     pub(crate) fn gguf(rows_out: usize, cols_in: usize, kind: BlockType, bytes: &[u8], inputs: Inputs) -> Option<Self> {
         let count = rows_out.checked_mul(cols_in)?;
-        let len = (count / BLOCK).checked_mul(kind.block_bytes())?;
-        if !cols_in.is_multiple_of(BLOCK) || bytes.len() != len {
+        let len = (count / kind.block_values()).checked_mul(kind.block_bytes())?;
+        if !cols_in.is_multiple_of(kind.block_values()) || bytes.len() != len {
             return None;
         }
         let panels = match kind {
             BlockType::Q8_0 => Panels::Int8(blocks::from_q8_0(rows_out, cols_in, bytes)?),
+            BlockType::Q5_0 => Panels::Int8(blocks::from_q5_0(rows_out, cols_in, bytes)?),
+            BlockType::Q5_1 | BlockType::Q5K | BlockType::Q6K => {
+                Panels::Int8(blocks::requantised(rows_out, cols_in, kind, bytes)?)
+            }
             BlockType::Q4_0 => Panels::Q4(blocks::from_q4(rows_out, cols_in, bytes, false)?, inputs),
             BlockType::Q4_1 => Panels::Q4(blocks::from_q4(rows_out, cols_in, bytes, true)?, inputs),
-            _ => return None,
+            BlockType::Q4K => Panels::Q4(blocks::from_q4_k(rows_out, cols_in, bytes)?, inputs),
+            BlockType::F32 | BlockType::F16 | BlockType::Bf16 => return None,
         };
         Some(Self::new(rows_out, cols_in, panels))
     }

@@ -3,6 +3,8 @@
 mod attention;
 mod blocks;
 mod cache;
+mod converted;
+mod integer;
 mod linear;
 mod loss;
 mod low_rank;

@@ -103,7 +103,7 @@ fn agree((child, cases): (&str, Vec<Case>), name: &str, values: &[&str], toleran
 /// Where the CPU lacks what a value names, the child uses what this process does, and the reports agree all the more.
 #[test]
 fn poorer_instructions_give_the_same() {
-    let values = ["portable", "avx2", "avx512", "avx512bf16", "amx"];
+    let values = ["portable", "avx2", "avx512", "avx512vnni", "avx512bf16", "amx"];
     // Instructions for bf16, and tiles, round what others do not.
     agree(("child_that_reads", odd()), "LLOCO_KERNELS", &values, 0.03);
     agree(("child_that_reads_much", wide()), "LLOCO_KERNELS", &values, 0.03);

@@ -1,6 +1,17 @@
 //! Weights in blocks of 32 inputs with a scale each: eight bits (8.5 with the scale), or four (5 with scale and minimum).
 //!
-//! The numbers are those of GGUF's `Q8_0`, `Q4_0` and `Q4_1`, bit for bit; only their order is a panel's.
+//! The numbers are those of GGUF's `Q8_0`, `Q4_0` and `Q4_1`, bit for bit; only their order is a panel's. Other blocks become
+//! these, a few at a time:
+//!
+//! | of GGUF | becomes | largest error |
+//! |---|---|---|
+//! | `Q5_0` | eight bits, the same numbers | none |
+//! | `Q4_K` | four bits, the same numbers | scale and minimum are rounded to f16: 2^-11 of each |
+//! | `Q5_1`, `Q5_K`, `Q6_K` | eight bits, quantised | half a step of 127: 1/253 of the block's largest weight |
+//!
+//! Where a scale is below f16's normal numbers, steps are multiples of 2^-24. Scale and minimum of `Q4_K` are such
+//! multiples, so there they lose nothing. Neither do weights of the others up to 127 steps of 2^-24; larger ones are at most
+//! 1/127 of the block's largest weight off.
 
 mod bytes;
 mod nibbles;
@@ -11,8 +22,8 @@ use super::simd::{LANES, PairUnit, Simd};
 use bytemuck::{Pod, Zeroable};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(crate) use bytes::{Bytes, from_q8_0};
-pub(crate) use nibbles::{FineNibbles, Nibbles, from_q4};
+pub(crate) use bytes::{Bytes, from_q5_0, from_q8_0, requantised};
+pub(crate) use nibbles::{FineNibbles, Nibbles, from_q4, from_q4_k};
 
 /// Inputs of one block.
 pub(crate) const BLOCK: usize = 32;
@@ -78,7 +89,7 @@ fn dot_pairs<S: Simd, const R: usize>(s: S, numbers: &[[[i16; 2]; LANES]; PAIRS]
     for i in 0..PAIRS {
         let w = s.load_pairs(&numbers[i]);
         for r in 0..R {
-            dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[i][r]));
+            dots[r] = s.dot_pairs::<R>(dots[r], w, s.splat_pair(x[i][r]));
         }
     }
     dots
@@ -108,13 +119,23 @@ fn fill<B: Stored>(
     cols: usize,
     set: impl Fn(&mut B, usize, usize, usize) -> bool + Sync,
 ) -> Option<Pages<B>> {
+    fill_runs(rows, cols, 1, |run, output, row, start| run.iter_mut().all(|block| set(block, output, row, start)))
+}
+
+/// As [`fill`], `run` neighbouring blocks at once, if there are so many.
+fn fill_runs<B: Stored>(
+    rows: usize,
+    cols: usize,
+    run: usize,
+    set: impl Fn(&mut [B], usize, usize, usize) -> bool + Sync,
+) -> Option<Pages<B>> {
     let len = panel_len(cols);
     let mut blocks = Pages::<B>::zeroed(rows.div_ceil(LANES) * len);
     let fine = AtomicBool::new(true);
     each_piece(&mut blocks, len, |p, panel| {
-        let all = panel.iter_mut().enumerate().all(|(b, block)| {
+        let all = panel.chunks_mut(run).enumerate().all(|(i, blocks)| {
             let mut rows = (p * LANES..rows.min((p + 1) * LANES)).enumerate();
-            rows.all(|(output, row)| set(block, output, row, b * BLOCK))
+            rows.all(|(output, row)| set(blocks, output, row, i * run * BLOCK))
         });
         fine.fetch_and(all, Ordering::Relaxed);
     });

@@ -1,6 +1,7 @@
 //! Four bits a weight, `scale * number + minimum`.
 
-use super::{BLOCK, Block32, PAIRS, Parts, Stored, dot_pairs, fill};
+use super::{BLOCK, Block32, PAIRS, Parts, Stored, dot_pairs, fill, fill_runs};
+use crate::gguf::q4_k_group;
 use crate::kernels::pages::Pages;
 use crate::kernels::simd::{LANES, PairUnit, Simd};
 use half::f16;
@@ -44,6 +45,15 @@ impl<N> Wide<N> {
 }
 
 impl Nibbles {
+    /// Stores 32 numbers of one output, `i` in the low half of a byte and `i + 16` in its high half; `false` if scale or
+    /// minimum is not finite.
+    fn set(&mut self, output: usize, scale: f16, minimum: f16, numbers: [u8; BLOCK / 2]) -> bool {
+        (self.scale[output], self.minimum[output]) = (scale, minimum);
+        for (k, byte) in numbers.into_iter().enumerate() {
+            self.numbers[k / 4][output][k % 4] = byte;
+        }
+        scale.is_finite() && minimum.is_finite()
+    }
     /// Scales and minima.
     #[inline(always)]
     fn parts<S: Simd>(&self, s: S) -> [S::F; 2] {
@@ -99,11 +109,11 @@ impl Block32 for Nibbles {
         for i in 0..QUADS {
             let w = s.load_quads(&wide.numbers[i]);
             for r in 0..R {
-                dots[r] = s.dot_quads(dots[r], w, s.splat_quad(x[i][r]));
+                dots[r] = s.dot_quads::<R>(dots[r], w, s.splat_quad(x[i][r]));
             }
         }
         for dot in &mut dots {
-            *dot = s.add_pairs(*dot);
+            *dot = s.whole_quads::<R>(*dot);
         }
         add_scaled(s, dots, wide.parts(s), parts, sums);
     }
@@ -120,12 +130,12 @@ impl Block32 for Nibbles {
         for i in 0..QUADS / 2 {
             let [low, high] = s.nibbles(s.load_quads(&self.numbers[i]));
             for r in 0..R {
-                dots[r] = s.dot_quads(dots[r], low, s.splat_quad(x[i][r]));
-                dots[r] = s.dot_quads(dots[r], high, s.splat_quad(x[i + QUADS / 2][r]));
+                dots[r] = s.dot_quads::<R>(dots[r], low, s.splat_quad(x[i][r]));
+                dots[r] = s.dot_quads::<R>(dots[r], high, s.splat_quad(x[i + QUADS / 2][r]));
             }
         }
         for dot in &mut dots {
-            *dot = s.add_pairs(*dot);
+            *dot = s.whole_quads::<R>(*dot);
         }
         add_scaled(s, dots, self.parts(s), parts, sums);
     }
@@ -135,14 +145,9 @@ impl Stored for Nibbles {
     fn quantise(&mut self, output: usize, weights: &[f32; BLOCK]) -> bool {
         let (low, high) = weights.iter().fold((f32::MAX, f32::MIN), |(low, high), w| (low.min(*w), high.max(*w)));
         let (scale, minimum) = (f16::from_f32((high - low) / 15.0), f16::from_f32(low));
-        (self.scale[output], self.minimum[output]) = (scale, minimum);
         let inverse = if scale.to_f32() > 0.0 { 1.0 / scale.to_f32() } else { 0.0 };
-        for (k, w) in weights.iter().enumerate() {
-            let number = ((w - minimum.to_f32()) * inverse).round().clamp(0.0, 15.0) as u8;
-            let byte = &mut self.numbers[k % (BLOCK / 2) / 4][output][k % 4];
-            *byte |= if k < BLOCK / 2 { number } else { number << 4 };
-        }
-        scale.is_finite() && minimum.is_finite() && weights.iter().all(|w| w.is_finite())
+        let numbers = weights.map(|w| ((w - minimum.to_f32()) * inverse).round().clamp(0.0, 15.0) as u8);
+        self.set(output, scale, minimum, pairs(numbers)) && weights.iter().all(|w| w.is_finite())
     }
     fn get(&self, output: usize, input: usize) -> f32 {
         let byte = self.numbers[input % (BLOCK / 2) / 4][output][input % 4];
@@ -215,7 +220,7 @@ impl Block32 for FineNibbles {
         for (x, numbers) in x.iter().zip(&self.0.numbers) {
             for (x, w) in x.iter().zip(s.nibble_pairs(s.load_quads(numbers))) {
                 for r in 0..R {
-                    dots[r] = s.dot_pairs(dots[r], w, s.splat_pair(x[r]));
+                    dots[r] = s.dot_pairs::<R>(dots[r], w, s.splat_pair(x[r]));
                 }
             }
         }
@@ -245,6 +250,11 @@ fn add_scaled<S: Simd, const R: usize>(
     }
 }
 
+/// Numbers `i` in low halves, `i + 16` in high halves.
+fn pairs(numbers: [u8; BLOCK]) -> [u8; BLOCK / 2] {
+    std::array::from_fn(|i| numbers[i] | numbers[i + BLOCK / 2] << 4)
+}
+
 /// Rows of GGUF's `Q4_0` blocks (scale, 16 bytes of two numbers, `scale * (number - 8)`) or, with `minimum`, of `Q4_1`
 /// blocks (scale, minimum, 16 bytes). `cols` is a multiple of 32. `None` if a scale or minimum is not finite in f16.
 pub(crate) fn from_q4(rows: usize, cols: usize, bytes: &[u8], minimum: bool) -> Option<Pages<Nibbles>> {
@@ -253,10 +263,19 @@ pub(crate) fn from_q4(rows: usize, cols: usize, bytes: &[u8], minimum: bool) -> 
         let from = &bytes[(row * cols + start) / BLOCK * size..][..size];
         let scale = f16::from_le_bytes([from[0], from[1]]);
         let low = if minimum { f16::from_le_bytes([from[2], from[3]]) } else { f16::from_f32(-8.0 * scale.to_f32()) };
-        (block.scale[output], block.minimum[output]) = (scale, low);
-        for (k, byte) in from[size - BLOCK / 2..].iter().enumerate() {
-            block.numbers[k / 4][output][k % 4] = *byte;
-        }
-        scale.is_finite() && low.is_finite()
+        from.last_chunk().is_some_and(|numbers| block.set(output, scale, low, *numbers))
+    })
+}
+
+/// Rows of GGUF's `Q4_K` blocks: eight groups of 32, whose scales and minima are rounded to f16. `cols` is a multiple of 256.
+/// `None` if one is not finite there.
+pub(crate) fn from_q4_k(rows: usize, cols: usize, bytes: &[u8]) -> Option<Pages<Nibbles>> {
+    let (all, _) = bytes.as_chunks::<144>();
+    fill_runs(rows, cols, 8, |blocks: &mut [Nibbles], output, row, start| {
+        let from = &all[(row * cols + start) / 256];
+        blocks.iter_mut().enumerate().all(|(j, block)| {
+            let (scale, minimum, numbers) = q4_k_group(from, j);
+            block.set(output, f16::from_f32(scale), f16::from_f32(-minimum), pairs(numbers))
+        })
     })
 }

@@ -155,7 +155,7 @@ impl Simd for Avx2 {
         self.splat_bits(pair(x))
     }
     #[inline(always)]
-    fn dot_pairs(self, sum: Self::I, x: Self::I, y: Self::I) -> Self::I {
+    fn dot_pairs<const R: usize>(self, sum: Self::I, x: Self::I, y: Self::I) -> Self::I {
         avx2!([
             _mm256_add_epi32(sum[0], _mm256_madd_epi16(x[0], y[0])),
             _mm256_add_epi32(sum[1], _mm256_madd_epi16(x[1], y[1])),
@@ -225,14 +225,14 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn dot_quads(self, sums: Self::I, x: Self::I, y: Self::I) -> Self::I {
+    fn dot_quads<const R: usize>(self, sums: Self::I, x: Self::I, y: Self::I) -> Self::I {
         avx2!([
             _mm256_add_epi16(sums[0], _mm256_maddubs_epi16(x[0], y[0])),
             _mm256_add_epi16(sums[1], _mm256_maddubs_epi16(x[1], y[1])),
         ])
     }
     #[inline(always)]
-    fn add_pairs(self, x: Self::I) -> Self::I {
+    fn whole_quads<const R: usize>(self, x: Self::I) -> Self::I {
         avx2!({
             let one = _mm256_set1_epi16(1);
             [_mm256_madd_epi16(x[0], one), _mm256_madd_epi16(x[1], one)]

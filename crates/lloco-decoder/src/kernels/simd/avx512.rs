@@ -1,23 +1,27 @@
-//! Sixteen lanes in one `zmm`: AVX-512 F, BW and DQ.
+//! Sixteen lanes in one `zmm`: AVX-512 F, BW and DQ, and VNNI where there is that.
 
 use super::{Block, LANES, PairUnit, Simd, pair, quad};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
-/// AVX-512 F, BW and DQ: one `zmm`.
-#[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+/// Up to so many sums side by side would wait for VNNI's steps, which take five times as long as an addition.
+const FEW: usize = 4;
 
-impl Avx512 {
+/// AVX-512 F, BW and DQ: one `zmm`. With `VNNI`, that too: integers are multiplied and summed up in one instruction instead of
+/// two.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512<const VNNI: bool>(());
+
+impl<const VNNI: bool> Avx512<VNNI> {
     /// # Safety
-    /// The CPU must have AVX-512 F, BW and DQ.
+    /// The CPU must have AVX-512 F, BW and DQ, and VNNI if that is to be used.
     pub(crate) unsafe fn new() -> Self {
         Self(())
     }
 }
 
-/// A call of AVX-512 intrinsics. SAFETY of all of them: `self` exists only where the CPU has AVX-512 F, BW and DQ, and
-/// memory is reached through references to arrays of the full width, unaligned loads and stores.
+/// A call of AVX-512 intrinsics. SAFETY of all of them: `self` exists only where the CPU has AVX-512 F, BW and DQ, and VNNI
+/// where that is asked for; memory is reached through references to arrays of the full width, unaligned loads and stores.
 macro_rules! avx512 {
     ($e:expr) => {
         // SAFETY: see the macro.
@@ -25,7 +29,7 @@ macro_rules! avx512 {
     };
 }
 
-impl Simd for Avx512 {
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
     type F = __m512;
     const WIDE: bool = true;
 
@@ -120,8 +124,12 @@ impl Simd for Avx512 {
         avx512!(_mm512_set1_epi32(pair(x)))
     }
     #[inline(always)]
-    fn dot_pairs(self, sum: __m512i, x: __m512i, y: __m512i) -> __m512i {
-        avx512!(_mm512_add_epi32(sum, _mm512_madd_epi16(x, y)))
+    fn dot_pairs<const R: usize>(self, sum: __m512i, x: __m512i, y: __m512i) -> __m512i {
+        avx512!(if VNNI && R > FEW {
+            _mm512_dpwssd_epi32(sum, x, y)
+        } else {
+            _mm512_add_epi32(sum, _mm512_madd_epi16(x, y))
+        })
     }
     #[inline(always)]
     fn to_int(self, x: __m512) -> __m512i {
@@ -166,12 +174,16 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
-    fn dot_quads(self, sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
-        avx512!(_mm512_add_epi16(sums, _mm512_maddubs_epi16(x, y)))
+    fn dot_quads<const R: usize>(self, sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
+        avx512!(if VNNI && R > FEW {
+            _mm512_dpbusd_epi32(sums, x, y)
+        } else {
+            _mm512_add_epi16(sums, _mm512_maddubs_epi16(x, y))
+        })
     }
     #[inline(always)]
-    fn add_pairs(self, x: __m512i) -> __m512i {
-        avx512!(_mm512_madd_epi16(x, _mm512_set1_epi16(1)))
+    fn whole_quads<const R: usize>(self, sums: __m512i) -> __m512i {
+        avx512!(if VNNI && R > FEW { sums } else { _mm512_madd_epi16(sums, _mm512_set1_epi16(1)) })
     }
     #[inline(always)]
     fn apart(self, x: __m512i) -> [__m512i; 2] {

@@ -65,8 +65,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn store_pairs(self, to: &mut [[i16; 2]; LANES], x: Self::I);
     /// The same pair in all sixteen places.
     fn splat_pair(self, x: [i16; 2]) -> Self::I;
-    /// `sum + x[0] * y[0] + x[1] * y[1]` in each place: from pairs to i32, wrapping.
-    fn dot_pairs(self, sum: Self::I, x: Self::I, y: Self::I) -> Self::I;
+    /// `sum + x[0] * y[0] + x[1] * y[1]` in each place: from pairs to i32, wrapping. `R` such sums grow side by side.
+    fn dot_pairs<const R: usize>(self, sum: Self::I, x: Self::I, y: Self::I) -> Self::I;
     /// The nearest i32, ties to even; any at all for NaN and what is too large.
     fn to_int(self, x: Self::F) -> Self::I;
     fn store_int(self, to: &mut [i32; LANES], x: Self::I);
@@ -84,10 +84,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The halves of all bytes as pairs of i16: the low halves of bytes 0 and 2, their high halves, and the same of bytes 1
     /// and 3.
     fn nibble_pairs(self, x: Self::I) -> [Self::I; 4];
-    /// Adds to the two i16 sums of each place the products of four u8 and four i8, wrapping.
-    fn dot_quads(self, sums: Self::I, x: Self::I, y: Self::I) -> Self::I;
-    /// The two i16 of each place together, as i32.
-    fn add_pairs(self, x: Self::I) -> Self::I;
+    /// Adds to the sums of each place the products of four u8 and four i8. A place may hold two sums, of i16. `R` such places
+    /// grow side by side.
+    fn dot_quads<const R: usize>(self, sums: Self::I, x: Self::I, y: Self::I) -> Self::I;
+    /// What [`Simd::dot_quads`] with this `R` has summed up since [`Simd::zero`], as one i32 in each place.
+    fn whole_quads<const R: usize>(self, sums: Self::I) -> Self::I;
     /// The first i16 of each place, and the second, as i32.
     fn apart(self, x: Self::I) -> [Self::I; 2];
     /// The eight halves of bytes of each place, the lowest first, as i32.

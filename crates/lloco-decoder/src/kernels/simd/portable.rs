@@ -102,7 +102,7 @@ impl Simd for Portable {
         [pair(x); LANES]
     }
     #[inline(always)]
-    fn dot_pairs(self, sum: Self::I, x: Self::I, y: Self::I) -> Self::I {
+    fn dot_pairs<const R: usize>(self, sum: Self::I, x: Self::I, y: Self::I) -> Self::I {
         let low = |x: i32| i32::from(x as i16);
         each!(i => sum[i].wrapping_add(low(x[i]) * low(y[i])).wrapping_add((x[i] >> 16) * (y[i] >> 16)))
     }
@@ -143,7 +143,7 @@ impl Simd for Portable {
         [0, 4, 8, 12].map(|by| each!(i => x[i] >> by & 0x000f_000f))
     }
     #[inline(always)]
-    fn dot_quads(self, sums: Self::I, x: Self::I, y: Self::I) -> Self::I {
+    fn dot_quads<const R: usize>(self, sums: Self::I, x: Self::I, y: Self::I) -> Self::I {
         each!(i => {
             let (x, y) = (x[i].to_le_bytes().map(i16::from), y[i].to_le_bytes().map(|y| i16::from(y as i8)));
             let (low, high) = (x[0] * y[0] + x[1] * y[1], x[2] * y[2] + x[3] * y[3]);
@@ -151,7 +151,7 @@ impl Simd for Portable {
         })
     }
     #[inline(always)]
-    fn add_pairs(self, x: Self::I) -> Self::I {
+    fn whole_quads<const R: usize>(self, x: Self::I) -> Self::I {
         each!(i => i32::from(x[i] as i16) + (x[i] >> 16))
     }
     #[inline(always)]
