@@ -82,7 +82,7 @@ pub use decoder::Decoder;
 pub use dropout::{dropout, mix};
 pub use error::{Error, Result};
 pub use generate::{GenerateConfig, Generation};
-pub use memory::release_memory;
+pub use memory::{release_memory, zeros};
 pub use ops::low_rank;
 pub use packing::Packing;
 pub use pass::{Pass, Rows};

@@ -9,7 +9,7 @@ use std::{
 
 use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 
-use crate::{Decoder, Error, Result, attention::Context, cache::LayerCache};
+use crate::{Decoder, Error, Result, attention::Context, cache::LayerCache, zeros};
 
 /// Rows by which the memory for the layer that runs grows beyond what was announced, so that it seldom does.
 const STAGED: usize = 1024;
@@ -97,7 +97,7 @@ impl Spilled {
         let stage = self.stage[part].take().filter(enough);
         let mut stage = stage.unwrap_or_else(|| {
             let room = if end > self.announced { end.next_multiple_of(STAGED) } else { self.announced };
-            Tensor::<4>::zeros([batch, heads, room, dim], (&self.device, self.dtype)).into_data().into_bytes()
+            zeros([batch, heads, room, dim], self.dtype, &self.device).into_data().into_bytes()
         });
         let length = stage.len() / self.heads;
         for (head, room) in stage.chunks_exact_mut(length).enumerate() {

@@ -1,6 +1,9 @@
 //! A softprompt that grows by each segment's summary.
 
-use lloco_decoder::burn::tensor::{Tensor, s};
+use lloco_decoder::{
+    burn::tensor::{Tensor, s},
+    zeros,
+};
 
 /// Rows that room is made for before they are there.
 const MOST: usize = 8192;
@@ -25,7 +28,7 @@ impl Growing {
     pub(crate) fn push(&mut self, new: Tensor<2>) {
         let [n, hidden] = new.dims();
         let end = self.len + n;
-        let room = |capacity| Tensor::zeros([capacity, hidden], (&new.device(), new.dtype()));
+        let room = |capacity| zeros([capacity, hidden], new.dtype(), &new.device());
         let rows = match self.rows.take() {
             Some(rows) if rows.dims()[0] >= end => rows,
             Some(rows) => Tensor::cat(vec![rows.slice(s![0..self.len, ..]), room(end)], 0),

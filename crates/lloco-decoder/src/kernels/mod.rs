@@ -61,7 +61,7 @@ pub(crate) use extension::{
 };
 pub(crate) use kept::give_back;
 pub(crate) use pack::{Inputs, PackedLinear};
-pub(crate) use pages::zeros;
+pub(crate) use pages::{zeros, zeros_alone};
 
 use burn::{backend::DispatchDevice, tensor::Device};
 

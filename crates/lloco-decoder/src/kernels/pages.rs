@@ -142,6 +142,12 @@ pub(crate) fn zeros<const D: usize>(count: usize, shape: [usize; D], dtype: DTyp
     pieces.into_iter().map(tensor).collect()
 }
 
+/// A tensor of zeros in pages of its own, small ones where a large one would not be filled.
+pub(crate) fn zeros_alone<const D: usize>(shape: [usize; D], dtype: DType, device: &Device) -> Tensor<D> {
+    let len = shape.iter().product::<usize>() * dtype.size();
+    Tensor::from_data(Pages::<u8>::alone(len, len).into_data(shape.to_vec(), dtype), (device, dtype))
+}
+
 impl<T> Deref for Pages<T> {
     type Target = [T];
 
@@ -235,6 +241,9 @@ mod tests {
             assert_eq!(sum.into_data(), TensorData::new(vec![3.0f32; 6], [2, 3]));
             assert_eq!(held.into_data(), TensorData::new(vec![0.0f32; 6], [2, 3]));
         }
+        let alone = zeros_alone([2, 3], DType::F32, &Device::flex());
+        assert_eq!((alone + 1.0).into_data(), TensorData::new(vec![1.0f32; 6], [2, 3]));
+        assert_eq!(zeros_alone([0, 3], DType::F16, &Device::flex()).dims(), [0, 3]);
         assert!(zeros::<2>(0, [2, 3], DType::F16, &Device::flex()).is_empty());
         assert_eq!(zeros::<2>(2, [0, 3], DType::F16, &Device::flex())[1].dims(), [0, 3]);
     }
