@@ -42,6 +42,7 @@ pub use burn;
 mod adapter;
 mod at_once;
 mod attention;
+mod blockwise;
 mod cache;
 mod chat;
 mod checkpoint;

@@ -5,8 +5,8 @@ use burn::tensor::{DType, Device, Tensor};
 /// Gives memory that is kept for the next outputs back to the system.
 ///
 /// The kernels of the CPU backend `flex` keep as much as was in use at once, so that the next step of a training, or the
-/// next text, finds it; in a process that rests afterwards it is of no use. A trainer's `run` ends with this. On other
-/// devices it does nothing.
+/// next text, finds it; in a process that rests afterwards it is of no use. Each thread keeps up to 2 MiB more for its next
+/// attention, of which this gives back the calling thread's. A trainer's `run` ends with this. On other devices it does nothing.
 ///
 /// ```
 /// lloco_decoder::release_memory();
@@ -18,8 +18,9 @@ pub fn release_memory() {
 
 /// Zeros of any `shape`, most of which may never be written.
 ///
-/// On the CPU backend `flex` they lie in pages of their own, which take memory as they are written and go back to the system
-/// with the tensor; [`Tensor::zeros`] writes all of them, twice for a while. On other devices it is what that function makes.
+/// On the CPU backend `flex` they lie in pages of their own, which take memory as they are written, up to 2 MiB at a time, and go
+/// back to the system with the tensor; [`Tensor::zeros`] writes all of them, twice for a while. On other devices it is what that
+/// function makes.
 ///
 /// ```
 /// use lloco_decoder::{burn::tensor::{DType, Device}, zeros};

@@ -70,8 +70,9 @@ impl Decoder {
         self.operations.sum()
     }
 
-    /// Floating-point operations a second that the device reaches in one large product with weights held as this decoder's:
-    /// the kernel of linear projections on the CPU, burn's product, of bf16 as a rule, on GPUs. Takes about a second.
+    /// Floating-point operations a second that the device reaches in one large product with weights held as its first
+    /// projection's: the kernel of linear projections on the CPU, burn's product, of bf16 as a rule, on GPUs. Takes about a second on a
+    /// CPU.
     pub fn product_rate(&self) -> f64 {
         let (device, dtype) = (self.device(), DType::from(self.dtype()));
         let rate = measured::product_rate(device, dtype, |width| Projection::as_in(self, width, width));

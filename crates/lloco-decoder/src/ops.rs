@@ -8,14 +8,11 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{
-    Bool, FloatDType, Int, Tensor, TensorData, activation, module::attention as burn_attention,
-    ops::AttentionModuleOptions, s,
-};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData, activation, s};
 
 #[cfg(feature = "flex")]
 use crate::kernels;
-use crate::packing::Piece;
+use crate::{blockwise, packing::Piece};
 
 /// `tensor` in the autodiff context of `x`, so that both may meet in one operation.
 pub(crate) fn like<const D: usize, const E: usize>(tensor: &Tensor<D>, x: &Tensor<E>) -> Tensor<D> {
@@ -108,30 +105,7 @@ pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, seen: &Seen) -
     if !seen.pieces.is_empty() {
         return packed_attention(q, k, v, seen);
     }
-    let Seen { padding, causal, .. } = seen;
-    let [batch, seq_q, heads, dim] = q.dims();
-    let [_, kv_heads, seq_k, _] = k.dims();
-    let repeat = |x: Tensor<4>| -> Tensor<4> {
-        match heads / kv_heads {
-            1 => x,
-            group => {
-                let x: Tensor<5> = x.unsqueeze_dim(2);
-                x.repeat_dim(2, group).reshape([batch, heads, seq_k, dim])
-            }
-        }
-    };
-    let mask = padding.iter().any(|&pad| pad > 0).then(|| {
-        let hidden = (0..batch).flat_map(|b| {
-            let pad = padding.get(b).copied().unwrap_or(0);
-            (0..seq_k).map(move |j| j < pad)
-        });
-        let data = TensorData::new(hidden.collect::<Vec<bool>>(), [batch, 1, 1, seq_k]);
-        let columns = Tensor::<4, Bool>::from_data(data, &q.device());
-        columns.expand([batch, heads, seq_q, seq_k])
-    });
-    let options = AttentionModuleOptions { is_causal: *causal, ..Default::default() };
-    let out = burn_attention(q.swap_dims(1, 2), repeat(k), repeat(v), mask, None, options);
-    out.swap_dims(1, 2).reshape([batch, seq_q, heads * dim])
+    blockwise::attention(q, k, v, &seen.padding, seen.causal)
 }
 
 /// [`attention`] piece by piece.

@@ -143,7 +143,7 @@ impl Kept {
     }
 }
 
-/// Gives memory that is kept for the next outputs back to the system: after a training, or before a long rest.
+/// Gives all of it back to the system.
 pub(crate) fn give_back() {
     let blocks = keeper().clear();
     // The system takes it when the lock is free again.

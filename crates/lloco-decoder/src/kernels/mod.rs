@@ -59,11 +59,17 @@ pub(crate) use extension::{
     add_feed_forward, add_linear, attention, cached_attention, cross_entropy, dropout, linear, linear_pair,
     linear_triple, low_rank, normed_triple, on_flex, rms_norm, rope, rows, swiglu,
 };
-pub(crate) use kept::give_back;
 pub(crate) use pack::{Inputs, PackedLinear};
 pub(crate) use pages::{zeros, zeros_alone};
 
 use burn::{backend::DispatchDevice, tensor::Device};
+
+/// Gives memory that is kept for the next outputs back to the system, and what this thread keeps for the next attention: after
+/// a training, or before a long rest.
+pub(crate) fn give_back() {
+    kept::give_back();
+    attention::give_back();
+}
 
 /// Whether `device` is the CPU backend that the kernels serve, with autodiff or without.
 pub(crate) fn is_flex(device: &Device) -> bool {

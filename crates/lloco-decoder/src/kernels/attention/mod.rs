@@ -26,6 +26,7 @@ mod tiled_keys;
 mod tiles;
 
 pub(crate) use backward::{Gradients, Saved, attention_backward};
+pub(crate) use tiled_keys::give_back;
 
 use super::cpu::Isa;
 use super::simd::{Block, LANES, Simd};

@@ -25,7 +25,7 @@ const CHUNK: usize = 256;
 /// Positions of a task.
 const POSITIONS: usize = 32;
 
-/// Bytes of keys and values that are packed at a time, if a head has not more of them.
+/// Bytes of keys and values that are packed at a time, if one head has not more of them, and if that keeps every thread busy.
 const AT_ONCE: usize = 1 << 20;
 
 /// As [`super::attention`], on [`Isa::Amx`].
@@ -37,9 +37,11 @@ pub(crate) fn with<T: Stored>(engine: impl Engine, isa: Isa, inputs: Inputs<'_, 
     let sizes = inputs.sizes;
     let runs = sizes.queries.div_ceil(POSITIONS);
     let (out, lse) = (Shared::new(out), Shared::new(lse));
-    let (heads, at_once) = (sizes.batch * sizes.kv_heads, AT_ONCE / Packed::bytes_of_head(sizes).max(1));
-    for first in (0..heads).step_by(at_once.max(1)) {
-        let some = first..heads.min(first + at_once.max(1));
+    let heads = sizes.batch * sizes.kv_heads;
+    let busy = rayon::current_num_threads().div_ceil(runs).max(1);
+    let at_once = (AT_ONCE / Packed::bytes_of_head(sizes).max(1)).max(busy);
+    for first in (0..heads).step_by(at_once) {
+        let some = first..heads.min(first + at_once);
         let packed = Packed::new(isa, &inputs, some.clone());
         // The last positions see most keys: they go first.
         crew::each(runs * some.len(), |t| {
