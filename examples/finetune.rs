@@ -155,6 +155,12 @@ fn finetune(args: Args) -> Result {
     }))?;
     let judges = args.judges()?;
     if judges.is_empty() || args.control == 0 {
+        args.output.line(format_args!(
+            "its control table, with the library's other options as here: evaluate --store {} --group {} --data {}",
+            args.library.store.display(),
+            args.group,
+            args.held_out.as_deref().unwrap_or("FILE.jsonl".as_ref()).display()
+        ))?;
         return Ok(());
     }
     let questions = args.held_out.as_ref().unwrap_or(&args.questions);

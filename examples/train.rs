@@ -128,6 +128,12 @@ fn train(args: Args) -> Result {
         true => args.output.line(format_args!("all {of} steps are done: {}", compressor.display()))?,
         false => args.output.line(format_args!("stopped at step {done} of {of}; the same command goes on"))?,
     }
+    if let Some(made) = args.export.as_ref().or(finished.then_some(&compressor)) {
+        args.output.line(format_args!(
+            "its control table, once `ingest` read a library with it: evaluate --store DIR --compressor {} --data FILE.jsonl",
+            made.display()
+        ))?;
+    }
     args.output.report(&json!({
         "step": done, "of": of, "finished": finished, "steps": done - begun, "loss": loss, "tokens": tokens,
         "tokens_per_second": tokens as f64 / seconds, "seconds": seconds, "evaluation": last,
