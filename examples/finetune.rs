@@ -8,7 +8,7 @@ use lloco_core::{
     dataset::{self, QaDocument},
     eval::EvaluateConfig,
 };
-use lloco_examples::{LibraryArgs, Output, Result, arithmetic, control, memory::peak_rss_bytes};
+use lloco_examples::{LibraryArgs, Output, Result, arithmetic, control, memory::peak_rss_bytes, product_rate};
 use serde_json::json;
 
 /// Train the adapter of a library's group on questions and answers
@@ -132,6 +132,8 @@ fn finetune(args: Args) -> Result {
     config.lora = args.shape(lloco.adapter_shape());
     config.distil = args.distil.map(|_| 20);
     (config.held_out, config.hold_out_every) = (args.held_out.clone(), args.hold_out_every);
+    // Whether steps are left is known only when the questions are read.
+    let product_rate = args.output.is_json().then(|| product_rate(lloco.encoder().decoder()));
     let done = lloco.finetune(&args.group, &config)?;
 
     let (version, seconds) = (done.version, done.time.as_secs_f64());
@@ -142,18 +144,23 @@ fn finetune(args: Args) -> Result {
         ))?,
         None => args.output.line(format_args!("adapter {version} of group {} is trained already", done.group))?,
     }
-    let (decoder, stepping, peak_rss_bytes) = (lloco.encoder().decoder(), done.stepping, peak_rss_bytes());
-    let arithmetic = args.output.is_json().then(|| arithmetic(decoder, done.operations, stepping));
     args.output.report(&json!({
         "group": done.group, "version": version, "examples": done.examples, "steps": done.steps,
         "first_loss": done.losses.map(|losses| losses.0), "last_loss": done.losses.map(|losses| losses.1),
         "last_divergence": done.divergences.map(|divergences| divergences.1),
         "held_out_loss": done.held_out.map(|found| found.0), "best_step": done.held_out.map(|found| found.1),
-        "positions": done.positions, "positions_per_second": done.positions as f64 / stepping.as_secs_f64(),
-        "seconds": seconds, "arithmetic": arithmetic, "peak_rss_bytes": peak_rss_bytes,
+        "positions": done.positions, "positions_per_second": done.positions as f64 / done.stepping.as_secs_f64(),
+        "seconds": seconds, "arithmetic": arithmetic(product_rate, done.operations, done.stepping),
+        "peak_rss_bytes": peak_rss_bytes(),
     }))?;
     let judges = args.judges()?;
     if judges.is_empty() || args.control == 0 {
+        args.output.line(format_args!(
+            "its control table, with the library's other options as here: evaluate --store {} --group {} --data {}",
+            args.library.store.display(),
+            args.group,
+            args.held_out.as_deref().unwrap_or("FILE.jsonl".as_ref()).display()
+        ))?;
         return Ok(());
     }
     let questions = args.held_out.as_ref().unwrap_or(&args.questions);

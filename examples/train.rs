@@ -15,7 +15,9 @@ use lloco_core::{
     Compressor, Prompts,
     training::{CompressorTrainer, Corpus, Curriculum, Evaluation, TrainingEvent, TrainingOutcome},
 };
-use lloco_examples::{ModelArgs, Output, Result, arithmetic, interrupt, memory::peak_rss_bytes, progress};
+use lloco_examples::{
+    ModelArgs, Output, Result, arithmetic, interrupt, memory::peak_rss_bytes, product_rate, progress,
+};
 use serde_json::json;
 
 /// Train a compressor: the model learns to write summary vectors, and to read them
@@ -76,8 +78,10 @@ fn train(args: Args) -> Result {
         args.output.line(format_args!("going on at step {}", trainer.steps_done()))?;
     }
 
-    let (stop, begun, start) = (interrupt::flag()?, trainer.steps_done(), Instant::now());
-    let of = trainer.curriculum().steps();
+    let (stop, begun, of) = (interrupt::flag()?, trainer.steps_done(), trainer.curriculum().steps());
+    let steps_left = begun < of && args.steps != Some(0);
+    let product_rate = (args.output.is_json() && steps_left).then(|| product_rate(&decoder));
+    let start = Instant::now();
     let bar = progress::bar("training", of as u64);
     let (mut tokens, mut loss, mut last) = (0, None, None::<Evaluation>);
     let (mut operations, mut stepping) = (0.0, 0.0);
@@ -124,12 +128,17 @@ fn train(args: Args) -> Result {
         true => args.output.line(format_args!("all {of} steps are done: {}", compressor.display()))?,
         false => args.output.line(format_args!("stopped at step {done} of {of}; the same command goes on"))?,
     }
-    let peak_rss_bytes = peak_rss_bytes();
-    let arithmetic = args.output.is_json().then(|| arithmetic(&decoder, operations, Duration::from_secs_f64(stepping)));
+    if let Some(made) = args.export.as_ref().or(finished.then_some(&compressor)) {
+        args.output.line(format_args!(
+            "its control table, once `ingest` read a library with it: evaluate --store DIR --compressor {} --data FILE.jsonl",
+            made.display()
+        ))?;
+    }
     args.output.report(&json!({
         "step": done, "of": of, "finished": finished, "steps": done - begun, "loss": loss, "tokens": tokens,
         "tokens_per_second": tokens as f64 / seconds, "seconds": seconds, "evaluation": last,
-        "arithmetic": arithmetic, "peak_rss_bytes": peak_rss_bytes,
+        "arithmetic": arithmetic(product_rate, operations, Duration::from_secs_f64(stepping)),
+        "peak_rss_bytes": peak_rss_bytes(),
     }))?;
     Ok(())
 }

@@ -14,7 +14,7 @@ fn prefill(criterion: &mut Criterion) {
     for tokens in [512, 1536, 4096] {
         let ids = subject.document(tokens).unwrap();
         let case = format!("{tokens} tokens");
-        let work = || drop(subject.prefill(&ids).unwrap());
+        let work = || drop(subject.prefill(1, &ids).unwrap());
         let seconds = match tokens {
             ..2048 => group.time(&case, tokens as u64, work),
             _ => group.time_long(&case, work),

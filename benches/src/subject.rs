@@ -115,10 +115,11 @@ impl Subject {
         &self.question
     }
 
-    /// Bytes that one decoding step behind `past` positions has to move.
-    pub fn step_bytes(&self, past: usize) -> f64 {
+    /// Bytes that one decoding step of `batch` sequences has to move, each behind `past` positions of its own: the weights
+    /// once, and all their caches.
+    pub fn step_bytes(&self, batch: usize, past: usize) -> f64 {
         let DecoderConfig { num_hidden_layers, num_key_value_heads, head_dim, .. } = *self.decoder().config();
-        let cached = 2 * num_hidden_layers * num_key_value_heads * head_dim * past;
+        let cached = 2 * num_hidden_layers * num_key_value_heads * head_dim * batch * past;
         (self.weight_bytes + cached * measured::cached_bytes(self.decoder())) as f64
     }
 
@@ -157,7 +158,7 @@ impl Subject {
 
     /// Bytes that decoding an answer has to move.
     pub fn answer_bytes(&self, answer: &Answer) -> f64 {
-        (0..answer.steps).map(|step| self.step_bytes(answer.positions + step)).sum()
+        (0..answer.steps).map(|step| self.step_bytes(1, answer.positions + step)).sum()
     }
 
     /// Tokens that the model can read as text.
@@ -182,25 +183,27 @@ impl Subject {
         Tensor::from_data(TensorData::new(made_up(rows * hidden), [rows, hidden]), decoder.device())
     }
 
-    /// Reads a text into a cache; returns the cache.
+    /// Reads a text into a cache of `batch` sequences, each of which begins with it; returns the cache.
     ///
     /// # Errors
     /// As [`Decoder::forward`].
-    pub fn prefill(&self, ids: &[u32]) -> Result<KvCache> {
+    pub fn prefill(&self, batch: usize, ids: &[u32]) -> Result<KvCache> {
         let decoder = self.decoder();
-        let mut cache = KvCache::new(decoder, 1, ids.len() + ANSWER);
-        let hidden = decoder.forward(decoder.embed(ids)?, Pass::new().cache(&mut cache).last_rows(1))?;
+        let mut cache = KvCache::new(decoder, batch, ids.len() + ANSWER);
+        let input = decoder.embed(ids)?.repeat_dim(0, batch);
+        let hidden = decoder.forward(input, Pass::new().cache(&mut cache).last_rows(1))?;
         wait(decoder.logits(hidden));
         Ok(cache)
     }
 
-    /// Decodes one token behind the cache, which is left as it was.
+    /// Decodes one token of each of the cache's `batch` sequences; the cache is left as it was.
     ///
     /// # Errors
     /// As [`Decoder::forward`].
-    pub fn decode(&self, cache: &mut KvCache, adapter: &dyn LinearAdapter) -> Result<()> {
+    pub fn decode(&self, batch: usize, cache: &mut KvCache, adapter: &dyn LinearAdapter) -> Result<()> {
         let (decoder, past) = (self.decoder(), cache.len());
-        let hidden = decoder.forward(decoder.embed(&self.question[..1])?, Pass::new().cache(cache).adapter(adapter))?;
+        let input = decoder.embed(&vec![self.question[0]; batch])?.swap_dims(0, 1);
+        let hidden = decoder.forward(input, Pass::new().cache(cache).adapter(adapter))?;
         wait(decoder.logits(hidden));
         cache.truncate(past);
         Ok(())

@@ -30,7 +30,7 @@ pub mod prompt;
 pub mod sampling;
 pub mod tokens;
 
-pub use arithmetic::arithmetic;
+pub use arithmetic::{arithmetic, product_rate};
 pub use control::control;
 pub use library::LibraryArgs;
 pub use model::{EncoderArgs, ModelArgs};

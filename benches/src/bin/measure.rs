@@ -135,17 +135,19 @@ fn run(subject: &Subject, case: &str, tokens: usize, runs: usize) -> Result<Valu
             report
         }
         "prefill" => {
-            let mut report = rate(tokens, time(first, runs, || subject.prefill(&ids).map(drop))?);
+            let mut report = rate(tokens, time(first, runs, || subject.prefill(1, &ids).map(drop))?);
             report["operations"] = json!(subject.prefill_operations(tokens));
             report
         }
-        "decode" | "decode-adapted" => {
-            let mut cache = subject.prefill(&ids)?;
+        // Of a batch, `per_second` is the tokens of all its sequences.
+        "decode" | "decode-adapted" | "decode-batch4" | "decode-batch8" => {
+            let batch = case.strip_prefix("decode-batch").map_or(Ok(1), str::parse)?;
+            let mut cache = subject.prefill(batch, &ids)?;
             let adapter: Box<dyn LinearAdapter> =
-                if case == "decode" { Box::new(NoAdapter) } else { Box::new(subject.adapter()?) };
-            let mut steps = || (0..STEPS).try_for_each(|_| subject.decode(&mut cache, &*adapter));
-            let mut report = rate(STEPS, time(first, runs, &mut steps)?);
-            report["bytes"] = json!(STEPS as f64 * subject.step_bytes(tokens));
+                if case == "decode-adapted" { Box::new(subject.adapter()?) } else { Box::new(NoAdapter) };
+            let mut steps = || (0..STEPS).try_for_each(|_| subject.decode(batch, &mut cache, &*adapter));
+            let mut report = rate(STEPS * batch, time(first, runs, &mut steps)?);
+            report["bytes"] = json!(STEPS as f64 * subject.step_bytes(batch, tokens));
             report
         }
         "text" => {
