@@ -120,6 +120,14 @@ fn a_resumed_run_takes_lower_learning_rates_for_what_is_left_and_no_higher_ones(
     refused(1, 1.5);
     // A stage that is done is what it was.
     refused(0, 0.5);
+    // The error names the rate that was raised, not the lower one before it.
+    let mut mixed = settings.clone();
+    mixed.stages[1].learning_rates.connector /= 2.0;
+    mixed.stages[1].learning_rates.encoder /= 2.0;
+    mixed.stages[1].learning_rates.reader *= 2.0;
+    let found = trainer(&decoder, &corpus, mixed).resume(dir.path());
+    let field = "curriculum.stages[1].learning_rates.reader";
+    assert!(matches!(&found, Err(Error::CheckpointMismatch { field: named, .. }) if named == field), "{found:?}");
     // Once a checkpoint is written at the lower rates, these are the run's.
     slower.run(dir.path(), Some(1), &mut go_on).unwrap();
     let found = trainer(&decoder, &corpus, settings).resume(dir.path());
