@@ -55,6 +55,14 @@ impl CompressorTrainer<'_> {
         for stage in
             self.curriculum.stages.iter().skip(self.curriculum.stage_of(self.step).map_or(usize::MAX, |at| at.0))
         {
+            let questions = self.sampler(self.corpus).left_out(stage)?;
+            if questions > 0 {
+                tracing::warn!(
+                    stage = stage.name,
+                    questions,
+                    "questions that do not fit into the model's window are left out"
+                );
+            }
             let (stage, corpus) = self.evaluated(stage);
             self.sampler(corpus).batch(&Stage { batch: 1, ..stage }, 0)?;
         }
