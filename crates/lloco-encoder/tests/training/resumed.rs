@@ -198,6 +198,23 @@ fn an_evaluation_lost_behind_its_checkpoint_is_made_up_for_by_the_resumed_run() 
     }
 }
 
+#[test]
+fn a_finished_run_stays_finished_where_the_evaluation_that_it_owes_fails() {
+    let (decoder, dir) = (tiny_decoder(), tempfile::tempdir().unwrap());
+    let corpus = jsonl(dir.path(), 7);
+    let run = dir.path().join("run");
+    trainer(&decoder, &corpus, curriculum()).run(&run, None, &mut go_on).unwrap();
+    fs::remove_file(run.join("metrics.jsonl")).unwrap();
+    let short = dir.path().join("short.txt");
+    fs::write(&short, "few words").unwrap();
+    let short = Corpus::open(&[short]).unwrap();
+    let mut done = trainer(&decoder, &corpus, curriculum()).with_held_out(&short);
+    assert!(done.resume(&run).unwrap());
+    assert!(matches!(done.evaluate(2), Err(Error::NoSample { .. })));
+    let outcome = done.run(&run, None, &mut |event| panic!("{event:?}"));
+    assert_eq!(outcome.unwrap(), TrainingOutcome::Finished);
+}
+
 /// The child: goes on with the run and writes each loss down.
 #[test]
 #[ignore = "started by the test below"]
