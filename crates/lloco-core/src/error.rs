@@ -381,7 +381,7 @@ pub enum Error {
     },
     /// A prompt that does not fit the model's window.
     #[error(
-        "the prompt takes {positions} positions, but the model's window ends at {window}: ask for fewer documents or a shorter answer"
+        "the prompt takes {positions} positions, but the model's window ends at {window}: ask for fewer documents, a shorter answer, or a question with a shorter reference answer"
     )]
     #[non_exhaustive]
     PromptTooLong {

@@ -124,7 +124,8 @@ pub enum Error {
         detail: String,
     },
     /// Loss, gradients or what a step would make of the adapter stopped being numbers. Adapter and checkpoints are as
-    /// before the step; a [resumed](crate::Trainer::resume) run takes a lower learning rate.
+    /// before the step; a [resumed](crate::Trainer::resume) run takes a lower learning rate, whereas a run that keeps its
+    /// directory by its settings, as `Lloco::finetune` does, begins anew under one.
     #[error("{what} at step {step} on examples {examples:?}; lower the learning rate or look at these examples")]
     NotFinite {
         /// `loss = NaN`, for example.

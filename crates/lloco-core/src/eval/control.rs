@@ -165,14 +165,20 @@ impl Lloco {
             summaries: SummaryShape::of(&summaries, embedding_norm(decoder)?),
         };
         let mut desk = Desk::new(self, config, group)?;
-        let readers = 1 + usize::from(adapter.is_some());
-        let (mut done, total) = (0, config.contexts.len() * readers * asked.len());
-        for &context in &config.contexts {
-            if context == Context::Shuffled && !asked.iter().all(|asked| desk.misleads(asked)) {
-                tracing::warn!("too few other documents in the store: there is no row of shuffled summaries");
-                done += readers * asked.len();
-                continue;
+        let mut contexts = config.contexts.clone();
+        if contexts.contains(&Context::Shuffled) && !asked.iter().all(|asked| desk.misleads(asked)) {
+            tracing::warn!("too few other documents in the store: there is no row of shuffled summaries");
+            contexts.retain(|context| *context != Context::Shuffled);
+        }
+        // What does not fit the window is refused before the first row and not after hours of reading.
+        for &context in &contexts {
+            for asked in &asked {
+                desk.lay(context, asked)?;
             }
+        }
+        let readers = 1 + usize::from(adapter.is_some());
+        let (mut done, total) = (0, contexts.len() * readers * asked.len());
+        for context in contexts {
             let plain: Arc<dyn LinearAdapter> = match (context, self.encoder.reader()) {
                 (Context::Shuffled | Context::Compressed | Context::Both, Some(reader)) => reader.clone(),
                 _ => Arc::new(NoAdapter),

@@ -54,7 +54,8 @@ impl Lloco {
     /// Trains one adapter for a group, on questions about its compressed documents, and makes it the group's own.
     ///
     /// The same settings, questions and summaries give the adapter that is there already, without work. An interrupted
-    /// run goes on from its last checkpoint. With a compressor that has a reader, the adapter begins as that.
+    /// run goes on from its last checkpoint; with another setting, such as a lower learning rate, it is another run and begins
+    /// anew. With a compressor that has a reader, the adapter begins as that.
     ///
     /// # Errors
     /// When the questions cannot be read or ask about none of the group's documents, a setting is out of range, the shape

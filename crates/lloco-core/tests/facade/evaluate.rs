@@ -1,6 +1,12 @@
 //! The control table, on a model that knows nothing: not what it says, but that it says the right things of each row.
 
-use std::ops::ControlFlow;
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use lloco_core::{
     Adapter, Checkpoint, Error, Event, Prompts,
@@ -178,4 +184,29 @@ fn a_reference_answer_that_does_not_fit_behind_the_summaries_is_refused() {
     // Behind nothing there is room for more, and at last for no more.
     assert!(evaluate(Context::Nothing, room - ends + 1).is_ok());
     assert!(matches!(evaluate(Context::Nothing, window), Err(Error::PromptTooLong { .. })));
+}
+
+#[test]
+fn what_does_not_fit_the_window_is_refused_before_the_first_answer() {
+    let fixture = Fixture::new();
+    let told = Arc::new(AtomicUsize::new(0));
+    let seen = told.clone();
+    let counting = fixture.builder().on_event(move |event| {
+        if let Event::Evaluated { .. } = event {
+            seen.fetch_add(1, Ordering::Relaxed);
+        }
+        ControlFlow::Continue(())
+    });
+    let lloco = counting.build().unwrap();
+    lloco.add(&documents()).unwrap();
+    // The last question of the last row does not fit; all others do.
+    let window = lloco.encoder().decoder().config().max_position_embeddings;
+    let mut data = questions();
+    data[0].questions.push(Question::new("long", "What was said?", "x".repeat(window - 100)));
+    let config = config().with_contexts([Context::Nothing, Context::Compressed]);
+    let found = lloco.evaluate_on("town", &data, &config);
+    assert!(matches!(&found, Err(Error::PromptTooLong { .. })), "{found:?}");
+    assert_eq!(told.load(Ordering::Relaxed), 0);
+    let fits = lloco.evaluate_on("town", &data, &config.with_contexts([Context::Nothing])).unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), fits.questions);
 }

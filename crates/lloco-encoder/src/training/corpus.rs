@@ -182,6 +182,11 @@ impl Corpus {
         }
     }
 
+    /// Whether a unit is the first of a document that may have questions; all units of a document have the same.
+    pub(crate) fn may_ask(&self, unit: usize) -> bool {
+        self.units.get(unit).is_some_and(|unit| unit.line > 0 && unit.from == 0)
+    }
+
     /// A unit's part of its document.
     pub(crate) fn piece(&self, unit: usize) -> Result<Piece> {
         let Some(&Unit { file, line, offset, len, from }) = self.units.get(unit) else {

@@ -125,14 +125,16 @@ pub(crate) fn checkpoints(dir: &Path) -> Checkpoints {
     Checkpoints::new(dir.join("checkpoints"))
 }
 
-/// Takes the learning rates of a stage as it was for those of `own`, where these are the same or lower.
+/// Takes each learning rate of a stage as it was for that of `own`, where this is the same or lower.
 fn allow_lower_rates(own: &mut Value, found: &Value) {
     const RATES: &str = "learning_rates";
-    let (Some(rates), Some(before)) = (own.get_mut(RATES), found.get(RATES)) else { return };
-    let Some(each) = rates.as_object() else { return };
-    let lower = |(name, rate): (&String, &Value)| rate.as_f64() <= before.get(name).and_then(Value::as_f64);
-    if each.iter().all(lower) {
-        *rates = before.clone();
+    let (Some(rates), Some(before)) = (own.get_mut(RATES).and_then(Value::as_object_mut), found.get(RATES)) else {
+        return;
+    };
+    for (name, rate) in rates {
+        if let Some(before) = before.get(name).filter(|before| rate.as_f64() <= before.as_f64()) {
+            *rate = before.clone();
+        }
     }
 }
 

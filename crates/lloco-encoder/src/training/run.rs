@@ -21,7 +21,7 @@ impl CompressorTrainer<'_> {
     /// Does the steps that are left, `limit` at most, in the directory `dir`: checkpoints, `metrics.jsonl`,
     /// `curves.svg` and `curriculum.json` are kept there. `observer` sees each [`TrainingEvent`] and may break off; the
     /// run is then saved, as it is before each evaluation and where an error ends it. An evaluation that a run before this one
-    /// owes its last step comes first.
+    /// owes its last step comes first; where no step is left, one that fails is a warning.
     ///
     /// # Errors
     /// [`Error::NoSample`] before the first step when a stage that is left cannot be evaluated; others as
@@ -55,6 +55,14 @@ impl CompressorTrainer<'_> {
         for stage in
             self.curriculum.stages.iter().skip(self.curriculum.stage_of(self.step).map_or(usize::MAX, |at| at.0))
         {
+            let questions = self.sampler(self.corpus).left_out(stage)?;
+            if questions > 0 {
+                tracing::warn!(
+                    stage = stage.name,
+                    questions,
+                    "questions that do not fit into the model's window are left out"
+                );
+            }
             let (stage, corpus) = self.evaluated(stage);
             self.sampler(corpus).batch(&Stage { batch: 1, ..stage }, 0)?;
         }
@@ -65,10 +73,14 @@ impl CompressorTrainer<'_> {
         // The run may have been killed between the last checkpoint and the evaluation behind it.
         if let Some(stage) = self.evaluated_stage()
             && !metrics.tells(self.step, EVALUATION)?
-            && self.tell_evaluation(stage, &metrics, observer)?.is_break()
-            && self.step < self.curriculum.steps()
         {
-            return Ok(TrainingOutcome::Interrupted);
+            let left = self.step < self.curriculum.steps();
+            match self.tell_evaluation(stage, &metrics, observer) {
+                Ok(flow) if flow.is_break() && left => return Ok(TrainingOutcome::Interrupted),
+                Err(error) if left => return Err(error),
+                Err(error) => tracing::warn!(step = self.step, %error, "cannot evaluate the finished run"),
+                Ok(_) => {}
+            }
         }
         loop {
             if self.step >= self.curriculum.steps() {

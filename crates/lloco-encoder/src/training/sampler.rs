@@ -49,7 +49,7 @@ impl Sampler<'_> {
     /// The next `stage.batch` samples from draw `drawn` on, and the draw behind them. Pieces that are too short, or of which
     /// the stage learns nothing, are passed over.
     pub(crate) fn batch(&self, stage: &Stage, mut drawn: u64) -> Result<(Vec<Sample>, u64)> {
-        let units = stage.documents.unwrap_or(usize::MAX).min(self.corpus.len()).max(1) as u64;
+        let units = self.units(stage);
         let (mut samples, mut short) = (Vec::with_capacity(stage.batch), 0);
         let (mut epoch, mut order) = (u64::MAX, Vec::new());
         while samples.len() < stage.batch {
@@ -76,6 +76,34 @@ impl Sampler<'_> {
             }
         }
         Ok((samples, drawn))
+    }
+
+    /// Questions that a stage never asks: with their answers, and behind what stands before them, they are longer than the
+    /// window.
+    pub(crate) fn left_out(&self, stage: &Stage) -> Result<usize> {
+        let mut left_out = 0;
+        if stage.losses.answer <= 0.0 {
+            return Ok(left_out);
+        }
+        for unit in self.order(self.units(stage), 0).into_iter().filter(|unit| self.corpus.may_ask(*unit)) {
+            let Piece { text, questions, .. } = self.corpus.piece(unit)?;
+            // Only `kl` reads the text itself.
+            let context = match stage.losses.kl > 0.0 && !questions.is_empty() {
+                true => self.tokens(&text, 0, stage.context)?.map_or_else(|| self.wording.text(&text), Ok)?.len(),
+                false => 0,
+            };
+            let room = self.window.room(stage, context);
+            for (question, answer) in questions {
+                let positions = self.wording.question(&question)?.len() + self.wording.answer(&answer)?.len();
+                left_out += usize::from(positions > room);
+            }
+        }
+        Ok(left_out)
+    }
+
+    /// Units that a stage draws from.
+    fn units(&self, stage: &Stage) -> u64 {
+        stage.documents.unwrap_or(usize::MAX).min(self.corpus.len()).max(1) as u64
     }
 
     /// The units of an epoch; the first `units` of one fixed order, in an order of the epoch's own.

@@ -92,11 +92,21 @@ fn a_step_counts_texts_that_are_read_twice_and_what_is_read_behind_their_summari
     let corpus = jsonl(dir.path(), 7);
     let mut trainer = trainer(&decoder, &corpus, curriculum());
     let steps = [(); 4].map(|()| trainer.step().unwrap());
-    let text = |segments: &[usize]| -> f64 { segments.iter().map(|&n| decoder.config().operations(n, 0, n)).sum() };
+    let config = decoder.config();
+    let text = |segments: &[usize]| -> f64 { segments.iter().map(|&n| config.operations(n, 0, n)).sum() };
+    // So many positions, and targets, which the output head predicts.
+    let behind = |readings: &[(usize, usize)]| -> f64 {
+        let head = |targets: usize| (2 * targets * config.hidden_size * config.vocab_size) as f64;
+        readings.iter().map(|&(n, targets)| config.operations(n, 0, n) + head(targets)).sum()
+    };
     // Three texts of one segment, whose connector learns; then of two, and all parts learn. For the way back they are read
-    // with gradients.
-    for (step, text) in [(&steps[2], text(&[16])), (&steps[3], text(&[16, 8]))] {
-        let encoded = 3.0 * 3.0 * text;
-        assert!(step.operations > encoded && step.operations < 4.0 * encoded, "{step:?}, {encoded}");
+    // with gradients, as is what stands behind the summary vectors: a task and what it is to say, of which the last
+    // token is only predicted.
+    let one = (text(&[16]), behind(&[(8 + 1 + 15, 16)]));
+    let two = (text(&[16, 8]), [12, 6].map(|vectors| behind(&[(vectors + 1 + 8 + 11, 12), (vectors + 1 + 7, 8)])));
+    for (step, text, behind) in [(&steps[2], one.0, &[one.1][..]), (&steps[3], two.0, &two.1[..])] {
+        let expected: Vec<f64> = behind.iter().map(|behind| 3.0 * (3.0 * text + 2.0 * behind)).collect();
+        let close = |expected: &f64| (step.operations / expected - 1.0).abs() < 1e-9;
+        assert!(expected.iter().any(close), "{step:?}, {expected:?}");
     }
 }

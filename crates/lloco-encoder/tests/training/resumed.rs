@@ -120,6 +120,14 @@ fn a_resumed_run_takes_lower_learning_rates_for_what_is_left_and_no_higher_ones(
     refused(1, 1.5);
     // A stage that is done is what it was.
     refused(0, 0.5);
+    // The error names the rate that was raised, not the lower one before it.
+    let mut mixed = settings.clone();
+    mixed.stages[1].learning_rates.connector /= 2.0;
+    mixed.stages[1].learning_rates.encoder /= 2.0;
+    mixed.stages[1].learning_rates.reader *= 2.0;
+    let found = trainer(&decoder, &corpus, mixed).resume(dir.path());
+    let field = "curriculum.stages[1].learning_rates.reader";
+    assert!(matches!(&found, Err(Error::CheckpointMismatch { field: named, .. }) if named == field), "{found:?}");
     // Once a checkpoint is written at the lower rates, these are the run's.
     slower.run(dir.path(), Some(1), &mut go_on).unwrap();
     let found = trainer(&decoder, &corpus, settings).resume(dir.path());
@@ -188,6 +196,23 @@ fn an_evaluation_lost_behind_its_checkpoint_is_made_up_for_by_the_resumed_run() 
         // And only once.
         rest.run(killed(step), None, &mut |event| panic!("{event:?}")).unwrap();
     }
+}
+
+#[test]
+fn a_finished_run_stays_finished_where_the_evaluation_that_it_owes_fails() {
+    let (decoder, dir) = (tiny_decoder(), tempfile::tempdir().unwrap());
+    let corpus = jsonl(dir.path(), 7);
+    let run = dir.path().join("run");
+    trainer(&decoder, &corpus, curriculum()).run(&run, None, &mut go_on).unwrap();
+    fs::remove_file(run.join("metrics.jsonl")).unwrap();
+    let short = dir.path().join("short.txt");
+    fs::write(&short, "few words").unwrap();
+    let short = Corpus::open(&[short]).unwrap();
+    let mut done = trainer(&decoder, &corpus, curriculum()).with_held_out(&short);
+    assert!(done.resume(&run).unwrap());
+    assert!(matches!(done.evaluate(2), Err(Error::NoSample { .. })));
+    let outcome = done.run(&run, None, &mut |event| panic!("{event:?}"));
+    assert_eq!(outcome.unwrap(), TrainingOutcome::Finished);
 }
 
 /// The child: goes on with the run and writes each loss down.

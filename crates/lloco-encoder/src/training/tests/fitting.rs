@@ -22,8 +22,9 @@ fn questions_longer_than_the_window_are_left_out() {
     let mut stage = stage(Losses { answer: 1.0, ..Losses::default() }, vec![2]);
     (stage.context, stage.batch, stage.questions, stage.continuation) = (40, 6, 3, 8);
     // Twenty summary vectors leave room for the middling one, the text itself does not.
-    for (kl, questions) in [(0.0, 2), (1.0, 1)] {
+    for (kl, questions, left_out) in [(0.0, 2, 2), (1.0, 1, 3)] {
         stage.losses.kl = kl;
+        assert_eq!(sampler.left_out(&stage).unwrap(), left_out);
         let (samples, _) = sampler.batch(&stage, 0).unwrap();
         let asked: Vec<&Sample> = samples.iter().filter(|sample| !sample.questions.is_empty()).collect();
         assert_eq!(asked.len(), 6, "a text without a question teaches no answer");
@@ -38,6 +39,7 @@ fn questions_longer_than_the_window_are_left_out() {
     assert!(sampler.batch(&stage, 0).unwrap().0.iter().all(|sample| sample.questions.len() == 1));
     // Texts whose questions are left out are learned from where a stage learns from texts.
     stage.losses.reconstruction = 1.0;
+    assert_eq!(sampler.left_out(&Stage { losses: Losses::default(), ..stage.clone() }).unwrap(), 0);
     assert!(sampler.batch(&stage, 0).unwrap().0.iter().any(|sample| sample.questions.is_empty()));
     (stage.losses.reconstruction, stage.documents) = (0.0, None);
     let corpus = data::corpus(dir.path(), &[(text, &[("q", &long)])]);
