@@ -77,15 +77,13 @@ impl Lloco {
         }
     }
 
-    /// Short texts several at once, if the encoder reads segments by themselves; others one by one.
+    /// Short texts several at once, others one by one.
     fn compress_all(&self, texts: &Receiver<Result<Text>>, ready: &SyncSender<Ready>, added: &mut Added) -> Result<()> {
         let most = self.encoder.at_once() * self.encoder.layout().segment_length;
         let (mut together, mut tokens) = (Vec::new(), 0);
         for text in texts {
             let short = match &text {
-                Ok(Text { ids, .. }) => {
-                    self.encoder.at_once() > 1 && (1..=most).contains(&ids.len()) && !self.begun(ids)?
-                }
+                Ok(Text { ids, .. }) => (1..=most).contains(&ids.len()) && !self.begun(ids)?,
                 Err(_) => false,
             };
             let len = text.as_ref().map_or(0, |text| text.ids.len());
@@ -109,7 +107,7 @@ impl Lloco {
         self.encoder.segments(ids).next().map_or(Ok(false), |first| self.store.has_segment(&self.info, first))
     }
 
-    /// Each segment that occurs in these texts is read once.
+    /// Each segment that occurs in these texts is read once. Where a segment depends on those before it, each is a whole text.
     fn compress_together(&self, texts: Vec<Text>, ready: &SyncSender<Ready>, added: &mut Added) -> Result<()> {
         let (mut places, mut distinct) = (HashMap::new(), Vec::new());
         for segment in texts.iter().flat_map(|text| self.encoder.segments(&text.ids)) {

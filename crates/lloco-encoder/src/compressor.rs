@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lloco_decoder::{
-    Checkpoint, Decoder, KvCache, Pass,
+    Checkpoint, Decoder, KvCache, Packing, Pass,
     burn::tensor::{Tensor, s},
 };
 use lloco_lora::Adapter;
@@ -103,6 +103,24 @@ impl AutoCompressor {
         &self.config
     }
 
+    /// Documents of one segment each, read in one pass as sequences that do not see each other.
+    fn encode_short(&self, documents: &[&[u32]]) -> Result<Vec<Tensor<2>>> {
+        let (mut packing, mut inputs, mut summaries) = (Packing::new(), Vec::new(), Vec::new());
+        for ids in documents {
+            let text = self.decoder.embed(ids)?;
+            let embed_summary = self.embed_summary.clone().cast(text.dtype());
+            inputs.extend([text, embed_summary]);
+            packing.tree(ids.len() + self.config.summary_length, &[]);
+            summaries.push(packing.rows() - self.config.summary_length..packing.rows());
+        }
+        let mut pass = Pass::new().packing(&packing);
+        if let Some(adapter) = &self.adapter {
+            pass = pass.adapter(adapter);
+        }
+        let hidden: Tensor<2> = self.decoder.forward(Tensor::cat(inputs, 1), pass)?.squeeze_dim(0);
+        Ok(summaries.into_iter().map(|rows| hidden.clone().slice(s![rows, ..])).collect())
+    }
+
     fn begin(&self, segments: usize) -> Recurrent<'_> {
         let EncoderConfig { segment_length, summary_length, accumulate_summary } = self.config;
         let rows = if accumulate_summary { segments.max(1) } else { 1 }.saturating_mul(summary_length);
@@ -132,6 +150,25 @@ impl ContextEncoder for AutoCompressor {
 
     fn reader(&self) -> Option<&Arc<Adapter>> {
         self.reader.as_ref()
+    }
+
+    fn encode_all(&self, documents: &[&[u32]]) -> Result<Vec<Tensor<2>>> {
+        let (mut softprompts, mut rest) = (Vec::with_capacity(documents.len()), documents);
+        while let Some(first) = rest.first() {
+            // As many short ones as take no more rows together than one segment.
+            let EncoderConfig { segment_length, summary_length, .. } = self.config;
+            let fits = |rows: &mut usize, ids: &&[u32]| {
+                *rows += ids.len() + summary_length;
+                (!ids.is_empty() && *rows <= segment_length + summary_length).then_some(())
+            };
+            let count = rest.iter().scan(0, fits).count().max(1);
+            match count {
+                1 => softprompts.push(self.encode(first)?),
+                _ => softprompts.extend(self.encode_short(&rest[..count])?),
+            }
+            rest = &rest[count..];
+        }
+        Ok(softprompts)
     }
 
     fn start(&self, segments: usize) -> Box<dyn Encoding + '_> {

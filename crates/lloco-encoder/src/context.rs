@@ -63,8 +63,8 @@ pub trait ContextEncoder: fmt::Debug + Send + Sync {
         encoding.softprompt().ok_or(Error::EmptyDocument)
     }
 
-    /// Encodes several documents, each as [`encode`](Self::encode) does; short ones sooner than one by one, if their segments
-    /// may be read at once.
+    /// Encodes several documents, each as [`encode`](Self::encode) does; short ones sooner than one by one, as they are read
+    /// together. Those of as many tokens as [`at_once`](Self::at_once) segments have together are best.
     ///
     /// # Errors
     /// As [`encode`](Self::encode), for any of them.

@@ -100,6 +100,27 @@ fn parity_of_softprompts() {
 }
 
 #[test]
+fn parity_of_documents_read_together_and_alone() {
+    for golden in goldens() {
+        for accumulate in [true, false] {
+            let (encoder, ids) = (golden.encoder(accumulate), &golden.cases.document_ids);
+            let segment = golden.cases.segment_length;
+            let lengths = [1, 2, segment / 2, segment, 1, 3, ids.len(), 2, 1, segment + 1, 1].map(|n| n.min(ids.len()));
+            let documents: Vec<&[u32]> = lengths.iter().map(|&n| &ids[ids.len() - n..]).collect();
+            let together = encoder.encode_all(&documents).unwrap();
+            assert_eq!(together.len(), documents.len());
+            for (together, ids) in together.into_iter().zip(&documents) {
+                let alone = encoder.encode(ids).unwrap();
+                assert_eq!(together.dims(), alone.dims());
+                let worst = worst(&values(together), &values(alone));
+                assert!(worst < 1e-4, "{} tokens: {worst:e}", ids.len());
+            }
+            assert!(matches!(encoder.encode_all(&[&ids[..1], &[]]), Err(Error::EmptyDocument)));
+        }
+    }
+}
+
+#[test]
 fn parity_of_append_and_recompute() {
     for golden in goldens() {
         for accumulate in [true, false] {
