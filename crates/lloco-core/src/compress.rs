@@ -79,7 +79,9 @@ impl Lloco {
 
     /// Short texts several at once, others one by one.
     fn compress_all(&self, texts: &Receiver<Result<Text>>, ready: &SyncSender<Ready>, added: &mut Added) -> Result<()> {
-        let most = self.encoder.at_once() * self.encoder.layout().segment_length;
+        let layout = self.encoder.layout();
+        // Where a segment depends on those before it, only a text of one is read with others.
+        let most = if layout.recurrent { 1 } else { self.encoder.at_once() } * layout.segment_length;
         let (mut together, mut tokens) = (Vec::new(), 0);
         for text in texts {
             let short = match &text {
@@ -107,7 +109,7 @@ impl Lloco {
         self.encoder.segments(ids).next().map_or(Ok(false), |first| self.store.has_segment(&self.info, first))
     }
 
-    /// Each segment that occurs in these texts is read once. Where a segment depends on those before it, each is a whole text.
+    /// Each segment that occurs in these texts is read once.
     fn compress_together(&self, texts: Vec<Text>, ready: &SyncSender<Ready>, added: &mut Added) -> Result<()> {
         let (mut places, mut distinct) = (HashMap::new(), Vec::new());
         for segment in texts.iter().flat_map(|text| self.encoder.segments(&text.ids)) {

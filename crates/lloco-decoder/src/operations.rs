@@ -37,6 +37,18 @@ impl DecoderConfig {
     ///
     /// A layer with `w` weights in its projections, on `n` positions that see `p` positions altogether, takes
     /// `2 w n + 4 heads head_dim p`.
+    ///
+    /// ```
+    /// # fn operations(config: &lloco_decoder::DecoderConfig) {
+    /// let at_once = config.operations(100, 0, 100);
+    /// let in_two = config.operations(60, 0, 60) + config.operations(40, 60, 40);
+    /// assert!((at_once - in_two).abs() < 1e-9 * at_once);
+    /// assert!(config.operations(100, 0, 1) < at_once);
+    /// # }
+    /// # let json = r#"{"model_type": "llama", "vocab_size": 10, "hidden_size": 8, "intermediate_size": 6,
+    /// #     "num_hidden_layers": 3, "num_attention_heads": 2, "rms_norm_eps": 1e-5, "max_position_embeddings": 128}"#;
+    /// # operations(&lloco_decoder::DecoderConfig::from_json(json, "config.json".as_ref()).expect("complete"));
+    /// ```
     pub fn operations(&self, new: usize, past: usize, rows: usize) -> f64 {
         self.operations_of(self.num_hidden_layers, [new, rows], |rows| seen(rows, past + new))
     }
