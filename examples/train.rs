@@ -1,22 +1,27 @@
-//! Trains a compressor by a curriculum. Goes on where it was interrupted.
+//! Trains a compressor by a curriculum, and fills its control table. Goes on where it was interrupted.
 
 use std::{
     fs,
     ops::ControlFlow,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
-    sync::atomic::Ordering,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use clap::Parser;
 use indicatif::HumanDuration;
 use lloco_core::{
-    Compressor, Prompts,
+    Compressor, EncoderOptions, Lloco, ModelSource, Prompts,
+    dataset::{self, QaDocument},
+    eval::EvaluateConfig,
     training::{CompressorTrainer, Corpus, Curriculum, Evaluation, TrainingEvent, TrainingOutcome},
 };
 use lloco_examples::{
-    ModelArgs, Output, Result, arithmetic, interrupt, memory::peak_rss_bytes, product_rate, progress,
+    ModelArgs, Output, Result, arithmetic, control, interrupt, library, memory::peak_rss_bytes, product_rate, progress,
 };
 use serde_json::json;
 
@@ -42,7 +47,8 @@ struct Args {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     held_out: Vec<PathBuf>,
 
-    /// The run's directory: checkpoints, metrics.jsonl, curves.svg, and the compressor when all steps are done
+    /// The run's directory: checkpoints, metrics.jsonl, curves.svg, and, when all steps are done, the compressor and the library
+    /// of its control table
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
@@ -54,14 +60,73 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     export: Option<PathBuf>,
 
+    /// Ask so many of the questions about --held-out documents for a control table when all steps are done, as `evaluate
+    /// --questions N` does; 0 for none. A line of its own with --json
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    control: usize,
+
+    /// Tokens a summary vector in the control table [default: the first of the curriculum]
+    #[arg(long, value_name = "N")]
+    ratio: Option<usize>,
+
+    /// A directory or org/name of a BERT-family embedder for the control table's retrieved text [default: all-MiniLM-L6-v2]
+    #[arg(long, value_name = "DIR|ID")]
+    embedder: Option<String>,
+
     #[command(flatten)]
     output: Output,
 }
+
+impl Args {
+    /// The held-out documents that the control table asks about.
+    fn judges(&self) -> Result<Vec<QaDocument>> {
+        let mut judges = Vec::new();
+        let lines =
+            |path: &&PathBuf| self.control > 0 && path.extension().is_some_and(|extension| extension == "jsonl");
+        for path in self.held_out.iter().filter(lines) {
+            let documents = dataset::read(path).map_err(|e| format!("{e}; --control 0 asks no questions about it"))?;
+            judges.extend(documents.into_iter().filter(|document| !document.questions.is_empty()));
+        }
+        Ok(judges)
+    }
+
+    fn embedder(&self) -> ModelSource {
+        self.embedder.as_deref().map_or_else(ModelSource::default_embedder, ModelSource::from)
+    }
+
+    /// Compresses the held-out documents into a library of the run's own, and asks about them.
+    fn control(&self, compressor: &Path, judges: &[QaDocument], stop: Arc<AtomicBool>) -> Result {
+        let lloco = Lloco::builder()
+            .store(self.out.join("control"))
+            .model(self.model.source())
+            .embedder(self.embedder())
+            .encoder(EncoderOptions { ratio: self.ratio, ..EncoderOptions::default() })
+            .compressor(compressor)
+            .device(self.model.device()?)
+            .weights(self.model.weights)
+            .resolver(progress::resolver())
+            .on_event(progress::observer(stop))
+            .build()?;
+        if lloco.add(&library::documents(judges, GROUP))?.stale > 0 {
+            lloco.reencode()?; // another compressor's, or of another ratio
+        }
+        self.output.line("")?;
+        let questions = self.held_out.first().unwrap_or(&self.out);
+        control(&lloco, GROUP, judges, &EvaluateConfig::new(questions).with_limit(self.control), &self.output)
+    }
+}
+
+/// The group of held-out documents.
+const GROUP: &str = "held-out";
 
 fn train(args: Args) -> Result {
     let curriculum = Curriculum::from_file(&args.curriculum)?;
     let corpus = Corpus::open(&args.data)?;
     let held_out = if args.held_out.is_empty() { None } else { Some(Corpus::open(&args.held_out)?) };
+    let judges = args.judges()?;
+    if !judges.is_empty() {
+        progress::resolver().resolve(&args.embedder())?; // not after hours
+    }
     let (checkpoint, decoder) = args.model.load()?;
     let wording = Prompts::new(checkpoint.tokenizer()?, checkpoint.config())?;
     let mut trainer = CompressorTrainer::new(&decoder, &checkpoint.fingerprint(), curriculum, &corpus, &wording)?;
@@ -80,7 +145,7 @@ fn train(args: Args) -> Result {
 
     let (stop, begun, of) = (interrupt::flag()?, trainer.steps_done(), trainer.curriculum().steps());
     let steps_left = begun < of && args.steps != Some(0);
-    let product_rate = (args.output.is_json() && steps_left).then(|| product_rate(&decoder));
+    let product_rate = steps_left.then(|| product_rate(&decoder));
     let start = Instant::now();
     let bar = progress::bar("training", of as u64);
     let (mut tokens, mut loss, mut last) = (0, None, None::<Evaluation>);
@@ -128,19 +193,30 @@ fn train(args: Args) -> Result {
         true => args.output.line(format_args!("all {of} steps are done: {}", compressor.display()))?,
         false => args.output.line(format_args!("stopped at step {done} of {of}; the same command goes on"))?,
     }
-    if let Some(made) = args.export.as_ref().or(finished.then_some(&compressor)) {
-        args.output.line(format_args!(
-            "its control table, once `ingest` read a library with it: evaluate --store DIR --compressor {} --data FILE.jsonl",
-            made.display()
-        ))?;
+    let arithmetic = arithmetic(product_rate, operations, Duration::from_secs_f64(stepping));
+    if let Some(share) = arithmetic["share"].as_f64() {
+        let (rate, percent) = (tokens as f64 / seconds, 100.0 * share);
+        args.output
+            .line(format_args!("{rate:.0} tokens/s, {percent:.0} % of what the device reaches in one large product"))?;
     }
     args.output.report(&json!({
         "step": done, "of": of, "finished": finished, "steps": done - begun, "loss": loss, "tokens": tokens,
         "tokens_per_second": tokens as f64 / seconds, "seconds": seconds, "evaluation": last,
-        "arithmetic": arithmetic(product_rate, operations, Duration::from_secs_f64(stepping)),
+        "arithmetic": arithmetic,
         "peak_rss_bytes": peak_rss_bytes(),
     }))?;
-    Ok(())
+    drop(trainer);
+    drop(decoder); // the control table loads its own
+    if !finished || judges.is_empty() {
+        let made = args.export.as_ref().or(finished.then_some(&compressor));
+        return Ok(made.map_or(Ok(()), |made| {
+            args.output.line(format_args!(
+                "its control table, once `ingest` read a library with it: evaluate --store DIR --compressor {} --data FILE.jsonl",
+                made.display()
+            ))
+        })?);
+    }
+    args.control(&compressor, &judges, stop)
 }
 
 /// Scores of held-out samples, each beside the same reading of another document's summaries.

@@ -4,8 +4,8 @@
 # DEVICE=cuda (or wgpu, ...) trains there, CURRICULUM names another curriculum, MINUTES ends a run after so long.
 # FROM names a trained compressor to begin with.
 # Behind the last step, the control table says what came of it: CONTROL (60; 0 for none) of the questions in HELD_OUT, if it has any,
-# are asked in a library of its documents, RUN-control, at RATIO (the curriculum's first). MINUTES do not count for it.
-# SKIP_BUILD=1 takes target/release/examples/{train,ingest,evaluate} as they are, carried from another machine.
+# are asked at RATIO (the curriculum's first), within the MINUTES.
+# SKIP_BUILD=1 takes target/release/examples/train as it is, carried from another machine.
 set -euo pipefail
 run=${1%/} held_out=$2
 shift 2
@@ -15,19 +15,11 @@ case $device in
     cpu) features=() curriculum=${CURRICULUM:-$root/examples/data/curriculum-135m-cpu.json} ;;
     *) features=(--features "$device") curriculum=${CURRICULUM:-$root/examples/data/curriculum-135m.json} ;;
 esac
-[ -n "${SKIP_BUILD:-}" ] || cargo build --manifest-path "$root/Cargo.toml" --release -p lloco-examples --example train --example ingest --example evaluate \
-    "${features[@]}"
-bin=$root/target/release/examples
+[ -n "${SKIP_BUILD:-}" ] || cargo build --manifest-path "$root/Cargo.toml" --release -p lloco-examples --example train "${features[@]}"
 # An interrupt saves; the limit of a rented machine should not cost a checkpoint.
-report=$(timeout --foreground -s INT "${MINUTES:-25}m" "$bin/train" --device "$device" \
-    ${MODEL:+--model "$MODEL"} ${FROM:+--from "$FROM"} --curriculum "$curriculum" --data "$@" --held-out "$held_out" --out "$run" --json) || {
+timeout --foreground -s INT "${MINUTES:-25}m" "$root/target/release/examples/train" --device "$device" \
+    ${MODEL:+--model "$MODEL"} ${FROM:+--from "$FROM"} --curriculum "$curriculum" --data "$@" --held-out "$held_out" --out "$run" \
+    --control "${CONTROL:-60}" ${RATIO:+--ratio "$RATIO"} ${EMBEDDER:+--embedder "$EMBEDDER"} || {
     status=$?
     [ $status -eq 124 ] || exit $status # 124: the time was up, and the run is saved
 }
-echo "$report"
-case $report in *'"finished":true'*) ;; *) exit 0 ;; esac
-[ "${CONTROL:-60}" != 0 ] && grep -q '"question" *:' "$held_out" || exit 0
-options=(--store "$run-control" --device "$device" ${MODEL:+--model "$MODEL"} --compressor "$run/compressor" ${RATIO:+--ratio "$RATIO"})
-"$bin/ingest" "${options[@]}" --data "$held_out" >&2
-"$bin/ingest" "${options[@]}" --reencode >&2 # what another compressor, or another ratio, made of it
-"$bin/evaluate" "${options[@]}" --data "$held_out" --questions "${CONTROL:-60}"

@@ -223,6 +223,31 @@ fn training_makes_a_compressor_that_a_library_uses() {
     let again = json("train", &train);
     assert_eq!((&again["steps"], &again["finished"]), (&value!(0), &value!(true)));
 
+    // A training with held-out questions ends with their control table; the library that it is asked in stays.
+    let embedder = library.arguments.get(5).unwrap().as_str();
+    let asked = library.file(
+        "asked.jsonl",
+        &["log", "copy"].map(|id| LINE.replace("Kept by Ilves.", text_of).replace("log", id)).join("\n"),
+    );
+    let judged = library.work.path().join("judged");
+    let judge = |held_out: &str| {
+        let more = ["--held-out", held_out, "--embedder", embedder, "--ratio", "2", "--control", "1", "--json"];
+        run("train", &[&train[..train.len() - 1], &[text(&judged)], &more].concat())
+    };
+    for steps in [5, 0] {
+        let output = judge(&asked);
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{printed} {}", String::from_utf8_lossy(&output.stderr));
+        let lines: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines.len(), &lines[0]["steps"]), (2, &value!(steps)), "{printed}");
+        let (table, rows) = (&lines[1]["table"], lines[1]["rows"].as_array().map(Vec::len));
+        assert_eq!((&table["questions"], rows), (&value!(1), Some(7)), "{table}");
+    }
+    assert!(judged.join("control").is_dir());
+    let nameless = library.file("nameless.jsonl", r#"{"text":"Kept by Ilves."}"#);
+    let refused = String::from_utf8(judge(&nameless).stderr).unwrap();
+    assert!(refused.contains("nameless.jsonl, line 1") && refused.contains("--control 0"), "{refused}");
+
     let compressor = out.join("compressor");
     let store: Vec<&str> = library.arguments.iter().take(6).map(String::as_str).collect();
     let store = [&store[..], &["--compressor", text(&compressor), "--ratio", "2"]].concat();
