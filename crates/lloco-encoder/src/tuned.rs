@@ -62,11 +62,11 @@ impl Tuned {
         }
     }
 
-    /// What projections see in training: an adapter behind its dropout.
-    pub(crate) fn in_training(&self, seed: u64) -> Box<dyn LinearAdapter + '_> {
-        match self {
-            Self::Lora(adapter) => Box::new(Dropout { adapter, seed }),
-            Self::Full(_) => Box::new(self),
+    /// What projections see: in training, where dropout has a seed, an adapter behind it.
+    pub(crate) fn behind(&self, dropout: Option<u64>) -> Box<dyn LinearAdapter + '_> {
+        match (self, dropout) {
+            (Self::Lora(adapter), Some(seed)) => Box::new(Dropout { adapter, seed }),
+            _ => Box::new(self),
         }
     }
 

@@ -37,7 +37,7 @@ pub(crate) fn batch_gradients(
     let tracked = compressor.weights.tracked(|name| stage.learning_rates.of(name) > 0.0);
     let Stage { target_tokens, reconstructions, distractors, .. } = *stage;
     let plan = Plan { losses: &stage.losses, target_tokens, reconstructions, distractors };
-    let groups: Vec<&[Sample]> = samples.chunks(micro_batch.max(1)).collect();
+    let groups: Vec<&[Sample]> = groups(samples, micro_batch);
     let mut totals = Totals::default();
     let mut plans: Vec<Vec<Planned>> = Vec::with_capacity(groups.len());
     for group in &groups {
@@ -50,7 +50,8 @@ pub(crate) fn batch_gradients(
     let ratio = stage.ratios.get(rng.random_range(0..stage.ratios.len().max(1))).copied();
     for (index, (group, planned)) in groups.into_iter().zip(plans).enumerate() {
         let seed = mix(seed ^ mix(index as u64 + 1));
-        let encoding = Encoding { decoder, compressor, tracked: &tracked, stage, ratio, batch: micro_batch, seed };
+        let dropout = Some(seed);
+        let encoding = Encoding { decoder, compressor, tracked: &tracked, stage, ratio, batch: micro_batch, dropout };
         let engines = encoding.engines(group, &mut rng)?;
         let (mut found, mut kept) = (Vec::new(), Vec::with_capacity(engines.len()));
         for (members, engine) in &engines {
@@ -80,6 +81,21 @@ pub(crate) fn batch_gradients(
         }
     }
     Ok((tally, gradients))
+}
+
+/// Samples in as few groups of at most `most` as can be, of nearly equal size. None is alone, so that each has another to be
+/// set against, unless `most` is 1 or there is one sample only: an odd one joins a full group.
+pub(crate) fn groups(samples: &[Sample], most: usize) -> Vec<&[Sample]> {
+    let fewest = samples.len().div_ceil(most.max(1));
+    let count = if most > 1 { fewest.min(samples.len() / 2) } else { fewest }.max(1);
+    let mut rest = samples;
+    let mut groups = Vec::with_capacity(count);
+    for left in (1..=count).rev() {
+        let (group, behind) = rest.split_at(rest.len().div_ceil(left));
+        groups.push(group);
+        rest = behind;
+    }
+    groups
 }
 
 /// The summary vectors of all samples in order, `[n, hidden]`, and the rows of each; `None` where there are none. They
@@ -114,7 +130,8 @@ pub(crate) struct Encoding<'a> {
     pub(crate) stage: &'a Stage,
     pub(crate) ratio: Option<usize>,
     pub(crate) batch: usize,
-    pub(crate) seed: u64,
+    /// The seed of dropout, in training.
+    pub(crate) dropout: Option<u64>,
 }
 
 /// Texts that are encoded together.
@@ -126,7 +143,7 @@ pub(crate) enum Engine<'a> {
 impl<'a> Encoding<'a> {
     /// The samples' texts in groups that can be encoded together, each with the indices of its samples.
     pub(crate) fn engines(&self, samples: &'a [Sample], rng: &mut StdRng) -> Result<Vec<(Vec<usize>, Engine<'a>)>> {
-        let Self { decoder, compressor, tracked, stage, ratio, batch, seed } = *self;
+        let Self { decoder, compressor, tracked, stage, ratio, batch, dropout } = *self;
         let weights = &compressor.weights;
         match &compressor.config.mode {
             Mode::Pooled(pooled) => {
@@ -143,7 +160,7 @@ impl<'a> Encoding<'a> {
                     windows: Windows { config: pooled, ratio, scale: compressor.config.embedding_scale },
                     texts: samples.iter().map(|sample| sample.context.as_slice()).collect(),
                     batch,
-                    seed,
+                    dropout,
                 };
                 Ok(vec![((0..samples.len()).collect(), Engine::Independent(engine))])
             }
@@ -164,7 +181,7 @@ impl<'a> Encoding<'a> {
                         accumulate: lengths.accumulate_summary,
                         cut: Cut::random(tokens, stage.substeps, stage.segments_per_substep, longest, rng),
                         texts: members.iter().filter_map(|&i| Some(samples.get(i)?.context.as_slice())).collect(),
-                        seed,
+                        dropout,
                     };
                     (members.to_vec(), Engine::Recurrent(engine))
                 };

@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// Bytes of text that a unit stands for: long documents are many units.
 const UNIT: usize = 1 << 16;
 
+/// The byte order mark that some editors put in front of a file.
+const MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Plain-text files, each a document, and JSON Lines files, a document a line:
 /// `{"id": .., "text": .., "questions": [{"question": .., "answers": [..]}]}`; other fields are ignored.
 ///
@@ -43,8 +46,10 @@ struct Unit {
 /// A part of a document, with the text that follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// File and line.
+    /// File and line, or byte.
     pub(crate) name: String,
+    /// File and line of a document.
+    pub(crate) document: String,
     /// The document's text, or, of a plain-text file, the part and some text behind it.
     pub(crate) text: String,
     /// The part's first byte in `text`.
@@ -137,8 +142,10 @@ impl Corpus {
             }
             line += 1;
             hash.update(&bytes);
+            let mark = if line == 1 && bytes.starts_with(MARK) { MARK.len() } else { 0 };
+            let (start, bytes) = (offset + mark as u64, bytes.get(mark..).unwrap_or_default());
             if !bytes.trim_ascii().is_empty() {
-                let document = parse(&bytes, path, line)?;
+                let document = parse(bytes, path, line)?;
                 if let Some(id) = document.id
                     && !ids.insert(id.clone())
                 {
@@ -147,7 +154,7 @@ impl Corpus {
                 }
                 let file = self.files.len() - 1;
                 let parts = (0..document.text.len()).step_by(UNIT);
-                self.units.extend(parts.map(|from| Unit { file, line, offset, len, from }));
+                self.units.extend(parts.map(|from| Unit { file, line, offset: start, len: bytes.len(), from }));
             }
             offset += len as u64;
         }
@@ -205,7 +212,7 @@ impl Corpus {
             let document = parse(&bytes, &path, line)?;
             let questions = document.questions.into_iter().map(|asked| (asked.question, asked.answer)).collect();
             let name = format!("{}:{line}", path.display());
-            return Ok(Piece { name, from, questions, text: document.text });
+            return Ok(Piece { document: name.clone(), name, from, questions, text: document.text });
         }
         let valid = match std::str::from_utf8(&bytes) {
             Ok(text) => text.len(),
@@ -213,7 +220,8 @@ impl Corpus {
         };
         bytes.truncate(valid);
         let text = String::from_utf8(bytes).unwrap_or_default();
-        Ok(Piece { name: format!("{} from byte {offset}", path.display()), text, from: 0, questions: Vec::new() })
+        let document = path.display().to_string();
+        Ok(Piece { name: format!("{document} from byte {offset}"), document, text, from: 0, questions: Vec::new() })
     }
 }
 

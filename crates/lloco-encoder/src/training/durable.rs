@@ -76,16 +76,18 @@ impl CompressorTrainer<'_> {
         let file = path.join("trainer.json");
         let json = fs::read(&file).map_err(|source| Error::Io { path: file.clone(), source })?;
         let malformed = |e: serde_json::Error| Error::Malformed { path: file.clone(), detail: e.to_string() };
-        let state: State = serde_json::from_slice(&json).map_err(malformed)?;
+        let fields: Value = serde_json::from_slice(&json).map_err(malformed)?;
         let mismatch = |field: &str, expected: String, found: String| Error::CheckpointMismatch {
             path: path.clone(),
             field: field.to_owned(),
             expected,
             found,
         };
-        if state.format != FORMAT {
-            return Err(mismatch("format", FORMAT.to_string(), state.format.to_string()));
+        let format = fields.get("format").unwrap_or(&Value::Null);
+        if *format != FORMAT {
+            return Err(mismatch("format", format!("{FORMAT} (this program reads no other)"), format.to_string()));
         }
+        let state: State = serde_json::from_value(fields).map_err(malformed)?;
         let mut own = self.curriculum_value()?;
         let stages = state.curriculum.get("stages").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         if let Some(own) = own.get_mut("stages").and_then(Value::as_array_mut) {

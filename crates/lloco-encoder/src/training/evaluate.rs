@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Stage,
-    batch::{Encoding, joined},
+    batch::{Encoding, groups, joined},
     losses::{Kind, Losses},
     reading::{Reading, read},
     sample::{Plan, Planned, Sample},
@@ -56,9 +56,10 @@ pub(crate) fn evaluate(
     let weights = &compressor.weights;
     let seam = weights.reading().map(|adapter| adapter as &dyn LinearAdapter);
     let mut scores = [Score::default(); 3];
-    for group in samples.chunks(micro_batch.max(2)) {
+    for group in groups(samples, micro_batch.max(2)) {
         let ratio = stage.ratios.last().copied();
-        let encoding = Encoding { decoder, compressor, tracked: weights, stage, ratio, batch: micro_batch, seed: 0 };
+        let encoding =
+            Encoding { decoder, compressor, tracked: weights, stage, ratio, batch: micro_batch, dropout: None };
         let engines = encoding.engines(group, &mut rng)?;
         let found = engines.iter().map(|(members, engine)| Ok((members, engine.summaries(true)?.0)));
         let (summaries, rows) = joined(group.len(), found.collect::<Result<Vec<_>>>()?);
@@ -72,7 +73,7 @@ pub(crate) fn evaluate(
             score.nll += sum(nll(decoder, &hidden, &reading.targets)?.losses);
             score.accuracy += hits(decoder, &hidden, &reading.targets)? as f64;
             score.tokens += reading.targets.len();
-            let misled = look(&planned.misled(group.len()))?;
+            let misled = look(&planned.misled(group))?;
             score.shuffled_nll += sum(nll(decoder, &misled, &reading.targets)?.losses);
         }
     }

@@ -22,8 +22,8 @@ pub(crate) struct Independent<'a> {
     pub(crate) texts: Vec<&'a [u32]>,
     /// Segments in one pass.
     pub(crate) batch: usize,
-    /// Of dropout, if there is any.
-    pub(crate) seed: u64,
+    /// Its seed, in training.
+    pub(crate) dropout: Option<u64>,
 }
 
 /// Segments of equal length: each the index of its text and its number there, and its ids.
@@ -82,7 +82,7 @@ impl Independent<'_> {
         let tracked = weights.tasks.is_autodiff();
         let rows = pass.iter().map(|&(_, _, ids)| self.decoder.embed(ids)).collect::<Result<Vec<_>, _>>()?;
         let input = lifted(Tensor::cat(rows, 0), tracked);
-        let seam = weights.encoder.in_training(mix(self.seed ^ index as u64));
+        let seam = weights.encoder.behind(self.dropout.map(|seed| mix(seed ^ index as u64)));
         self.windows.summarise(self.decoder, weights, &*seam, input)
     }
 }

@@ -119,7 +119,7 @@ impl Objective<'_> {
 
         let mut parts = Vec::new();
         if self.losses.binds(kind) && samples.len() > 1 {
-            let misled: Vec<Reading> = planned.iter().map(|planned| planned.misled(samples.len())).collect();
+            let misled: Vec<Reading> = planned.iter().map(|planned| planned.misled(samples)).collect();
             let misled_hidden = look(&misled.iter().collect::<Vec<_>>())?;
             let shuffled = nll(self.decoder, &misled_hidden, &targets)?;
             let mut misled_weights = vec![0.0; losses.len()];

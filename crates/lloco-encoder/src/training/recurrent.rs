@@ -74,7 +74,7 @@ pub(crate) struct Recurrent<'a> {
     pub(crate) cut: Cut,
     pub(crate) texts: Vec<&'a [u32]>,
     /// Of dropout, if there is any.
-    pub(crate) seed: u64,
+    pub(crate) dropout: Option<u64>,
 }
 
 impl Recurrent<'_> {
@@ -160,7 +160,7 @@ impl Recurrent<'_> {
         let mut input: Vec<Tensor<3>> = prefix.into_iter().map(|rows| lifted(rows.cast(dtype), tracked)).collect();
         input.push(lifted(rows, tracked));
         input.push(tokens.repeat_dim(0, batch));
-        let seam = weights.encoder.in_training(mix(self.seed ^ segment as u64));
+        let seam = weights.encoder.behind(self.dropout.map(|seed| mix(seed ^ segment as u64)));
         let wanted = if text { length + count } else { count };
         let hidden = self.decoder.forward(Tensor::cat(input, 1), Pass::new().adapter(&*seam).last_rows(wanted))?;
         let read = wanted - count;

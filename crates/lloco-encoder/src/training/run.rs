@@ -11,11 +11,12 @@ use lloco_decoder::release_memory;
 use lloco_lora::metrics::Metrics;
 use serde_json::json;
 
-use super::{CompressorTrainer, Stage, TrainingEvent, TrainingOutcome, durable::checkpoints, metrics::losses};
+use super::{
+    CompressorTrainer, Stage, TrainingEvent, TrainingOutcome,
+    durable::checkpoints,
+    metrics::{EVALUATION, losses},
+};
 use crate::{Error, Result};
-
-/// What a line of `metrics.jsonl` has that tells an evaluation.
-const EVALUATION: &str = "evaluation";
 
 impl CompressorTrainer<'_> {
     /// Does the steps that are left, `limit` at most, in the directory `dir`: checkpoints, `metrics.jsonl`,
@@ -128,6 +129,7 @@ impl CompressorTrainer<'_> {
     ) -> Result<ControlFlow<()>> {
         let evaluation = self.evaluate(stage)?;
         metrics.append(&json!({"step": self.step, EVALUATION: evaluation}))?;
+        metrics.draw(losses)?;
         Ok(observer(&TrainingEvent::Evaluated { step: self.step, evaluation }))
     }
 

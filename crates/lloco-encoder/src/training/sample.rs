@@ -17,6 +17,8 @@ pub(crate) const CUE: usize = 8;
 pub struct Sample {
     /// What errors call it.
     pub name: String,
+    /// The document that it is a piece of.
+    pub document: String,
     /// Token ids of the text to compress.
     pub context: Vec<u32>,
     /// Token ids of the text behind it; may be empty.
@@ -108,11 +110,14 @@ impl Plan<'_> {
 }
 
 impl Planned {
-    /// The same reading behind the summaries of another sample instead of the right ones.
-    pub(crate) fn misled(&self, samples: usize) -> Reading {
-        let taken = |other: &usize| self.reading.prefix.contains(other);
-        let next = (1..samples).map(|step| (self.sample + step) % samples);
-        let other = next.clone().find(|other| !taken(other)).or_else(|| next.clone().next()).unwrap_or(self.sample);
+    /// The same reading behind the summaries of another sample instead of the right ones: if there is one, of another
+    /// document that the reading does not read already.
+    pub(crate) fn misled(&self, samples: &[Sample]) -> Reading {
+        let document = |index: usize| samples.get(index).map(|sample| &sample.document);
+        let taken = |other: usize| self.reading.prefix.contains(&other);
+        let next = (1..samples.len()).map(|step| (self.sample + step) % samples.len());
+        let likeness = |&other: &usize| (taken(other), document(other) == document(self.sample));
+        let other = next.min_by_key(likeness).unwrap_or(self.sample);
         let swap = |&sample: &usize| if sample == self.sample { other } else { sample };
         Reading { prefix: self.reading.prefix.iter().map(swap).collect(), ..self.reading.clone() }
     }
@@ -123,6 +128,23 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
+
+    #[test]
+    fn other_summaries_are_those_of_another_document_that_is_not_read_already() {
+        let piece = |document: &str| Sample { document: document.into(), ..Sample::default() };
+        let samples = [piece("a"), piece("a"), piece("b"), piece("c")];
+        let planned = |sample: usize, prefix: &[usize]| {
+            let reading = Reading { prefix: prefix.to_vec(), task: None, prompt: vec![], targets: vec![1] };
+            Planned { kind: Kind::Answer, sample, reading }
+        };
+        let misled = |sample, prefix: &[usize], of: usize| planned(sample, prefix).misled(&samples[..of]).prefix;
+        assert_eq!(misled(0, &[0], 4), [2]);
+        assert_eq!(misled(0, &[2, 0], 4), [2, 3]);
+        assert_eq!(misled(3, &[3], 4), [0]);
+        // Where there is no better, another piece, and where there is no other, itself.
+        assert_eq!(misled(0, &[0], 2), [1]);
+        assert_eq!(misled(0, &[0], 1), [0]);
+    }
 
     #[test]
     fn parts_of_a_text_are_said_again_behind_their_cues() {

@@ -132,8 +132,8 @@ impl Sampler<'_> {
                     }
                 }
                 if !questions.is_empty() {
-                    let name = piece.name.clone();
-                    return Ok(Some(Sample { name, context, continuation: Vec::new(), questions }));
+                    let (name, document) = (piece.name.clone(), piece.document.clone());
+                    return Ok(Some(Sample { name, document, context, continuation: Vec::new(), questions }));
                 }
             }
         }
@@ -146,7 +146,8 @@ impl Sampler<'_> {
         for start in [rng.random_range(piece.from..=end), piece.from] {
             if let Some(mut context) = self.tokens(&piece.text, word(&piece.text, start), needed)? {
                 let continuation = context.split_off(stage.context);
-                return Ok(Some(Sample { name: piece.name.clone(), context, continuation, questions: Vec::new() }));
+                let (name, document) = (piece.name.clone(), piece.document.clone());
+                return Ok(Some(Sample { name, document, context, continuation, questions: Vec::new() }));
             }
         }
         Ok(None)

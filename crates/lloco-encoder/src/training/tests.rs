@@ -67,6 +67,7 @@ fn samples(count: usize) -> Vec<Sample> {
     let ids = |n: usize, seed: usize| (0..n).map(|i| ((i * 31 + seed * 17 + i * i) % 96) as u32).collect::<Vec<_>>();
     let sample = |i: usize| Sample {
         name: format!("sample {i}"),
+        document: format!("document {i}"),
         context: ids(if i == 1 { 15 } else { 19 }, i),
         continuation: ids(4 + i % 2, i + 50),
         questions: (0..[2, 0][i % 2]).map(|q| (ids(3 + i + q, i + 70), ids(2 + i, i + q + 80))).collect(),

@@ -51,6 +51,7 @@ impl Curriculum {
                 ("segments_per_substep", stage.segments_per_substep, 1),
                 ("longest_segment", stage.longest_segment.unwrap_or(2), 2),
                 ("documents", stage.documents.unwrap_or(1), 1),
+                ("warmup_steps", stage.warmup_steps, 0),
             ] {
                 count(&field(name), value, least)?;
             }

@@ -70,7 +70,7 @@ fn gradients_stop_between_substeps_and_flow_within() {
         substep: usize,
     ) -> Recurrent<'a> {
         let cut = Cut { lengths: vec![5, 7, 4, 8], substep };
-        Recurrent { decoder, weights, tracked, accumulate: true, cut, texts: vec![text], seed: 0 }
+        Recurrent { decoder, weights, tracked, accumulate: true, cut, texts: vec![text], dropout: None }
     }
     let tracked = compressor.weights.tracked(|_| true);
     let fixed = engine(&decoder, (&compressor.weights, &tracked), &text, 2).summaries().unwrap();
