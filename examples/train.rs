@@ -56,7 +56,7 @@ struct Args {
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
 
-    /// Write the compressor there as it is when this call ends, whether or not all steps are done
+    /// Write the compressor there as it is when this call ends, whether or not all steps are done, in the place of an earlier one
     #[arg(long, value_name = "DIR")]
     export: Option<PathBuf>,
 
@@ -85,9 +85,16 @@ impl Args {
             |path: &&PathBuf| self.control > 0 && path.extension().is_some_and(|extension| extension == "jsonl");
         for path in self.held_out.iter().filter(lines) {
             let documents = dataset::read(path).map_err(|e| format!("{e}; --control 0 asks no questions about it"))?;
-            judges.extend(documents.into_iter().filter(|document| !document.questions.is_empty()));
+            if documents.iter().any(|document| !document.questions.is_empty()) {
+                judges.extend(documents);
+            }
         }
         Ok(judges)
+    }
+
+    /// How the control table's library is compressed.
+    fn encoder(&self) -> EncoderOptions {
+        EncoderOptions { ratio: self.ratio, ..EncoderOptions::default() }
     }
 
     fn embedder(&self) -> ModelSource {
@@ -100,7 +107,7 @@ impl Args {
             .store(self.out.join("control"))
             .model(self.model.source())
             .embedder(self.embedder())
-            .encoder(EncoderOptions { ratio: self.ratio, ..EncoderOptions::default() })
+            .encoder(self.encoder())
             .compressor(compressor)
             .device(self.model.device()?)
             .weights(self.model.weights)
@@ -121,17 +128,19 @@ const GROUP: &str = "held-out";
 
 fn train(args: Args) -> Result {
     let curriculum = Curriculum::from_file(&args.curriculum)?;
+    if let Some(place) = args.export.as_deref().filter(|place| place.exists() && !holds_compressor(place)) {
+        return Err(format!("--export {} exists already and is no compressor", place.display()).into());
+    }
     let corpus = Corpus::open(&args.data)?;
     let held_out = if args.held_out.is_empty() { None } else { Some(Corpus::open(&args.held_out)?) };
     let judges = args.judges()?;
-    if !judges.is_empty() {
-        progress::resolver().resolve(&args.embedder())?; // not after hours
-    }
     let (checkpoint, decoder) = args.model.load()?;
     let wording = Prompts::new(checkpoint.tokenizer()?, checkpoint.config())?;
     let mut trainer = CompressorTrainer::new(&decoder, &checkpoint.fingerprint(), curriculum, &corpus, &wording)?;
+    trainer.compressor().encoder(decoder.clone(), &args.encoder())?; // a ratio that is not trained
     if let Some(dir) = &args.from {
-        if dir.canonicalize()?.starts_with(args.out.canonicalize().unwrap_or_else(|_| args.out.clone())) {
+        let place = dir.canonicalize().map_err(|e| format!("--from {}: {e}", dir.display()))?;
+        if place.starts_with(args.out.canonicalize().unwrap_or_else(|_| args.out.clone())) {
             return Err(format!("--from {} lies in --out, which this run writes", dir.display()).into());
         }
         trainer = trainer.start_from(Compressor::load(dir, &decoder, &checkpoint.fingerprint())?)?;
@@ -145,6 +154,9 @@ fn train(args: Args) -> Result {
 
     let (stop, begun, of) = (interrupt::flag()?, trainer.steps_done(), trainer.curriculum().steps());
     let steps_left = begun < of && args.steps != Some(0);
+    if !judges.is_empty() && args.steps.is_none_or(|steps| steps >= of - begun) {
+        progress::resolver().resolve(&args.embedder())?; // not after hours
+    }
     let product_rate = steps_left.then(|| product_rate(&decoder));
     let start = Instant::now();
     let bar = progress::bar("training", of as u64);
@@ -178,15 +190,12 @@ fn train(args: Args) -> Result {
     bar.finish_and_clear();
 
     let (finished, compressor) = (outcome == TrainingOutcome::Finished, args.out.join("compressor"));
-    if finished && trainer.steps_done() > begun && compressor.exists() {
-        fs::remove_dir_all(&compressor)?; // of the run before it got more stages
+    if finished {
+        export(&trainer, &compressor)?;
     }
-    if finished && !compressor.exists() {
-        trainer.export(&compressor)?;
-    }
-    if let Some(export) = &args.export {
-        trainer.export(export)?;
-        args.output.line(format_args!("the compressor of step {}: {}", trainer.steps_done(), export.display()))?;
+    if let Some(place) = &args.export {
+        export(&trainer, place)?;
+        args.output.line(format_args!("the compressor of step {}: {}", trainer.steps_done(), place.display()))?;
     }
     let (done, seconds) = (trainer.steps_done(), start.elapsed().as_secs_f64());
     match finished {
@@ -217,6 +226,27 @@ fn train(args: Args) -> Result {
         })?);
     }
     args.control(&compressor, &judges, stop)
+}
+
+fn holds_compressor(place: &Path) -> bool {
+    place.join("compressor.json").is_file()
+}
+
+/// Writes the compressor, in the place of one that is there: of an earlier step, or of the run before it got more stages.
+fn export(trainer: &CompressorTrainer<'_>, place: &Path) -> Result {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    let before = place.with_file_name(format!(".{name}.before"));
+    if before.exists() {
+        fs::remove_dir_all(&before)?; // a kill left it
+    }
+    if holds_compressor(place) {
+        fs::rename(place, &before)?;
+    }
+    trainer.export(place)?;
+    if before.exists() {
+        fs::remove_dir_all(&before)?;
+    }
+    Ok(())
 }
 
 /// Scores of held-out samples, each beside the same reading of another document's summaries.

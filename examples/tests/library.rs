@@ -278,3 +278,64 @@ fn training_makes_a_compressor_that_a_library_uses() {
     let error = failure("ask", &[&given[..], &["Who?"]].concat());
     assert!(error.contains("compressed by encoder"), "{error}");
 }
+
+#[test]
+fn a_training_that_goes_on_replaces_what_it_made() {
+    let library = Library::new();
+    let data = library.file("data.jsonl", LINE);
+    let log = library.file("log.txt", "The log of the survey was kept by Ilves from the first day to the last.");
+    let work = |name: &str| text(&library.work.path().join(name)).to_owned();
+    let (out, early, second) = (work("run"), work("early"), work("second"));
+    let model: Vec<&str> = library.arguments.iter().skip(2).take(2).map(String::as_str).collect();
+    let train = |curriculum: &str, more: &[&str]| {
+        let file = library.file("curriculum.json", curriculum);
+        let given = ["--data", &data, &log, "--curriculum", &file].map(str::to_owned);
+        [
+            &model.iter().map(ToString::to_string).collect::<Vec<_>>()[..],
+            &given,
+            &more.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ]
+        .concat()
+    };
+    let run = |curriculum: &str, more: &[&str]| {
+        json("train", &train(curriculum, more).iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let refused = |curriculum: &str, more: &[&str]| {
+        failure("train", &train(curriculum, more).iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let steps = |dir: &str| -> Value {
+        let json = fs::read(library.work.path().join(dir).join("compressor.json")).unwrap();
+        serde_json::from_slice::<Value>(&json).unwrap()["steps"].clone()
+    };
+    // The same command goes on, and exports what there is by then.
+    for step in [2, 4] {
+        let report = run(CURRICULUM, &["--out", &out, "--steps", "2", "--export", &early]);
+        assert_eq!((&report["step"], steps("early")), (&value!(step), value!(step)));
+    }
+    assert_eq!(run(CURRICULUM, &["--out", &out])["finished"], true);
+    assert_eq!(steps("run/compressor"), 5);
+    // With another stage behind the last it is another compressor, also where a kill came before it was written.
+    let stage = r#"{"name": "more", "steps": 2, "batch": 2, "context": 8, "continuation": 4, "ratios": [4], "losses": {"reconstruction": 1.0}}"#;
+    let longer = CURRICULUM.replace("\"binding\": 0.1}}", &format!("\"binding\": 0.1}}}}, {stage}"));
+    assert_eq!(run(&longer, &["--out", &out])["step"], 7);
+    assert_eq!(steps("run/compressor"), 7);
+    let config = library.work.path().join("run/compressor/compressor.json");
+    fs::write(&config, fs::read_to_string(&config).unwrap().replace("\"steps\": 7", "\"steps\": 5")).unwrap();
+    assert_eq!((run(&longer, &["--out", &out])["steps"].clone(), steps("run/compressor")), (value!(0), value!(7)));
+
+    // Another run begins with it.
+    let made = format!("{out}/compressor");
+    assert_eq!(run(CURRICULUM, &["--out", &second, "--from", &made, "--steps", "1"])["step"], 1);
+    let inside = refused(CURRICULUM, &["--out", &out, "--from", &made]);
+    assert!(inside.contains("lies in --out"), "{inside}");
+    let missing = refused(CURRICULUM, &["--out", &second, "--from", &work("nowhere")]);
+    assert!(missing.contains("nowhere"), "{missing}");
+    let ratio = refused(CURRICULUM, &["--out", &work("third"), "--ratio", "3"]);
+    assert!(ratio.contains("ratio") && ratio.contains('3') && !library.work.path().join("third").exists(), "{ratio}");
+    // Nobody's directory is replaced by a compressor.
+    let taken = refused(
+        CURRICULUM,
+        &["--out", &second, "--from", &made, "--steps", "1", "--export", text(library.work.path())],
+    );
+    assert!(taken.contains("exists"), "{taken}");
+}

@@ -390,6 +390,19 @@ pub enum Error {
         /// The model's window.
         window: usize,
     },
+    /// As [`PromptTooLong`](Self::PromptTooLong), of a question of a data set.
+    #[error(
+        "question `{question}` takes {positions} positions with what is read before it and its answer, but the model's window ends at {window}: leave it out, or ask for shorter answers"
+    )]
+    #[non_exhaustive]
+    QuestionTooLong {
+        /// Its id.
+        question: String,
+        /// Positions of prompt and answer.
+        positions: usize,
+        /// The model's window.
+        window: usize,
+    },
     /// The observer asked to stop.
     #[error("interrupted; what was done is kept: run again to go on")]
     Interrupted,
@@ -426,6 +439,16 @@ impl Error {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { action, path, source },
             _ => Self::Io { action, path, source },
+        }
+    }
+
+    /// The same, with the question of a data set that it is about where that is not clear.
+    pub(crate) fn of_question(self, id: &str) -> Self {
+        match self {
+            Self::PromptTooLong { positions, window } => {
+                Self::QuestionTooLong { question: id.to_owned(), positions, window }
+            }
+            other => other,
         }
     }
 

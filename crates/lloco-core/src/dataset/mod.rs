@@ -6,7 +6,7 @@
 //! {"id":"log","title":"A log","text":"...","questions":[{"id":"log-1","question":"Who kept it?","answers":["Ilves"]}]}
 //! ```
 //!
-//! - `id` is unique in its file. `title` may be missing.
+//! - `id` is unique in its file. `title` and `questions` may be missing.
 //! - `text` may be missing: it is then read from `<id>.txt` beside the JSONL file.
 //! - `answers` are wordings of the same answer; the first is used for finetuning, any of them counts in evaluation.
 //! - A question may have `documents`, the ids of all documents that it is about, in the order in which they are read;

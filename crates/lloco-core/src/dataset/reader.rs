@@ -31,6 +31,7 @@ struct DocumentLine {
     #[serde(default)]
     title: String,
     text: Option<String>,
+    #[serde(default)]
     questions: Vec<QuestionLine>,
 }
 

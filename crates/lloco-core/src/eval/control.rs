@@ -173,7 +173,7 @@ impl Lloco {
         // What does not fit the window is refused before the first row and not after hours of reading.
         for &context in &contexts {
             for asked in &asked {
-                desk.lay(context, asked)?;
+                desk.lay(context, asked).map_err(|error| error.of_question(&asked.question.id))?;
             }
         }
         let readers = 1 + usize::from(adapter.is_some());

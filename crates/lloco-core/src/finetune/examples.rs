@@ -89,12 +89,15 @@ impl Lloco {
                     });
                     passage?.to_owned()
                 }
-                _ => self.text_in_window(asked, example.answer_ids.len())?.0,
+                _ => {
+                    let text = self.text_in_window(asked, example.answer_ids.len());
+                    text.map_err(|error| error.of_question(&asked.question.id))?.0
+                }
             };
             let ids = self.prompts.with_text(&text, &asked.question.question)?;
             let (positions, window) = (ids.len() + example.answer_ids.len(), decoder.config().max_position_embeddings);
             if positions > window {
-                return Err(Error::PromptTooLong { positions, window });
+                return Err(Error::PromptTooLong { positions, window }.of_question(&asked.question.id));
             }
             reading.prompt(&[], &ids)?;
             let teacher = Teacher::new(decoder, &reading.rows(&example.answer_ids)?, top)?;

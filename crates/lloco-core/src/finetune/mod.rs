@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lloco_lora::{Adapter, Event as TrainerEvent, Outcome, StoredType, Trainer};
+use lloco_lora::{Adapter, Event as TrainerEvent, Example, Outcome, StoredType, TrainConfig, Trainer};
 
 pub use config::FinetuneConfig;
 
@@ -100,17 +100,13 @@ impl Lloco {
                 time: start.elapsed(),
             });
         }
+        let count = examples.len();
         if let Some(top) = config.distil {
+            // What training would refuse is refused before all texts are read.
+            self.trainer(&training, examples.clone(), held_out.clone())?;
             examples = self.taught(examples, &asked, top)?;
         }
-        let count = examples.len();
-        let mut trainer = Trainer::new(self.encoder.decoder(), training, examples)?;
-        if let Some(reader) = self.encoder.reader() {
-            // What was learned about reading summaries is where a group's adapter starts.
-            let begun = trainer.adapter().clone().beginning_as(reader)?;
-            trainer = trainer.with_adapter(begun);
-        }
-        trainer = trainer.with_held_out(held_out)?;
+        let mut trainer = self.trainer(&training, examples, held_out)?;
         trainer.resume(&run)?;
         let begun = trainer.steps_done();
         let mut losses: Option<(f64, f64)> = None;
@@ -190,6 +186,17 @@ impl Lloco {
         let Some(adapter) = self.store.adapter(group)? else { return Ok(None) };
         let label = fs::read_to_string(adapter.path.join(PURPOSE)).unwrap_or_default();
         Ok((label == purpose).then_some(adapter.version))
+    }
+
+    /// A trainer that has done nothing yet, at which a group's adapter starts: what was learned about reading summaries, if
+    /// anything was.
+    fn trainer(&self, training: &TrainConfig, examples: Vec<Example>, held_out: Vec<Example>) -> Result<Trainer<'_>> {
+        let mut trainer = Trainer::new(self.encoder.decoder(), training.clone(), examples)?;
+        if let Some(reader) = self.encoder.reader() {
+            let begun = trainer.adapter().clone().beginning_as(reader)?;
+            trainer = trainer.with_adapter(begun);
+        }
+        Ok(trainer.with_held_out(held_out)?)
     }
 }
 

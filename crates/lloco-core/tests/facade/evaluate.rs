@@ -146,7 +146,7 @@ fn what_cannot_be_evaluated_is_named() {
     assert!(matches!(lloco.evaluate_on("pumps", &questions(), &config()), Err(Error::NothingToLearn { .. })));
     assert!(matches!(lloco.evaluate("town", &EvaluateConfig::new("missing.jsonl")), Err(Error::Dataset(_))));
     let long = config().with_max_new_tokens(100_000).with_contexts([Context::FullText]);
-    assert!(matches!(lloco.evaluate_on("town", &questions(), &long), Err(Error::PromptTooLong { .. })));
+    assert!(matches!(lloco.evaluate_on("town", &questions(), &long), Err(Error::QuestionTooLong { .. })));
     drop(lloco);
     let stopping = fixture.builder().on_event(|event| match event {
         Event::Evaluated { done: 3, .. } => ControlFlow::Break(()),
@@ -177,13 +177,13 @@ fn a_reference_answer_that_does_not_fit_behind_the_summaries_is_refused() {
     for context in [Context::Compressed, Context::Both] {
         let error = evaluate(context, room - ends + 1).unwrap_err();
         assert!(
-            matches!(error, Error::PromptTooLong { positions, window: found, .. } if positions > window && found == window),
+            matches!(&error, Error::QuestionTooLong { question, positions, window: found, .. } if question == "long" && *positions > window && *found == window),
             "{error}"
         );
     }
     // Behind nothing there is room for more, and at last for no more.
     assert!(evaluate(Context::Nothing, room - ends + 1).is_ok());
-    assert!(matches!(evaluate(Context::Nothing, window), Err(Error::PromptTooLong { .. })));
+    assert!(matches!(evaluate(Context::Nothing, window), Err(Error::QuestionTooLong { .. })));
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn what_does_not_fit_the_window_is_refused_before_the_first_answer() {
     data[0].questions.push(Question::new("long", "What was said?", "x".repeat(window - 100)));
     let config = config().with_contexts([Context::Nothing, Context::Compressed]);
     let found = lloco.evaluate_on("town", &data, &config);
-    assert!(matches!(&found, Err(Error::PromptTooLong { .. })), "{found:?}");
+    assert!(matches!(&found, Err(Error::QuestionTooLong { question, .. }) if question == "long"), "{found:?}");
     assert_eq!(told.load(Ordering::Relaxed), 0);
     let fits = lloco.evaluate_on("town", &data, &config.with_contexts([Context::Nothing])).unwrap();
     assert_eq!(told.load(Ordering::Relaxed), fits.questions);
