@@ -89,6 +89,35 @@ fn breaking_off_saves() {
 }
 
 #[test]
+fn a_checkpoint_of_a_newer_layout_is_said_to_be_one() {
+    let (decoder, dir) = (tiny_decoder(), tempfile::tempdir().unwrap());
+    let corpus = jsonl(dir.path(), 7);
+    trainer(&decoder, &corpus, curriculum()).run(dir.path(), Some(1), &mut go_on).unwrap();
+    let file = dir.path().join("checkpoints/step-00000001/trainer.json");
+    let newer = fs::read_to_string(&file).unwrap().replace("\"format\": 1", "\"format\": 2, \"more\": 0");
+    fs::write(&file, newer).unwrap();
+    let found = trainer(&decoder, &corpus, curriculum()).resume(dir.path());
+    assert!(
+        matches!(&found, Err(Error::CheckpointMismatch { field, found, .. }) if field == "format" && found == "2"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_byte_order_mark_in_front_of_the_data_is_no_part_of_it() {
+    let (decoder, dir) = (tiny_decoder(), tempfile::tempdir().unwrap());
+    let plain = jsonl(dir.path(), 7);
+    let marked = dir.path().join("marked.jsonl");
+    fs::write(&marked, ["\u{feff}".as_bytes(), &fs::read(dir.path().join("data.jsonl")).unwrap()].concat()).unwrap();
+    let marked = Corpus::open(&[marked]).unwrap();
+    let losses = |corpus: &Corpus| {
+        let mut run = trainer(&decoder, corpus, curriculum());
+        (0..3).map(|_| run.step().unwrap().loss.to_bits()).collect::<Vec<_>>()
+    };
+    assert_eq!(losses(&plain), losses(&marked));
+}
+
+#[test]
 fn a_resumed_run_takes_lower_learning_rates_for_what_is_left_and_no_higher_ones() {
     let (decoder, dir) = (tiny_decoder(), tempfile::tempdir().unwrap());
     let corpus = jsonl(dir.path(), 7);
