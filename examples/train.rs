@@ -15,7 +15,7 @@ use std::{
 use clap::Parser;
 use indicatif::HumanDuration;
 use lloco_core::{
-    Compressor, EncoderOptions, Lloco, ModelSource, Prompts,
+    Compressor, EncoderOptions, Lloco, Prompts,
     dataset::{self, QaDocument},
     eval::EvaluateConfig,
     training::{CompressorTrainer, Corpus, Curriculum, Evaluation, TrainingEvent, TrainingOutcome},
@@ -97,16 +97,12 @@ impl Args {
         EncoderOptions { ratio: self.ratio, ..EncoderOptions::default() }
     }
 
-    fn embedder(&self) -> ModelSource {
-        self.embedder.as_deref().map_or_else(ModelSource::default_embedder, ModelSource::from)
-    }
-
     /// Compresses the held-out documents into a library of the run's own, and asks about them.
     fn control(&self, compressor: &Path, judges: &[QaDocument], stop: Arc<AtomicBool>) -> Result {
         let lloco = Lloco::builder()
             .store(self.out.join("control"))
             .model(self.model.source())
-            .embedder(self.embedder())
+            .embedder(library::embedder(self.embedder.as_deref()))
             .encoder(self.encoder())
             .compressor(compressor)
             .device(self.model.device()?)
@@ -155,7 +151,7 @@ fn train(args: Args) -> Result {
     let (stop, begun, of) = (interrupt::flag()?, trainer.steps_done(), trainer.curriculum().steps());
     let steps_left = begun < of && args.steps != Some(0);
     if !judges.is_empty() && args.steps.is_none_or(|steps| steps >= of - begun) {
-        progress::resolver().resolve(&args.embedder())?; // not after hours
+        progress::resolver().resolve(&library::embedder(args.embedder.as_deref()))?; // not after hours
     }
     let product_rate = steps_left.then(|| product_rate(&decoder));
     let start = Instant::now();

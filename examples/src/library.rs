@@ -38,11 +38,10 @@ impl LibraryArgs {
     /// # Errors
     /// When the device is not available.
     pub fn builder(&self) -> Result<LlocoBuilder> {
-        let embedder = self.embedder.as_deref().map_or_else(ModelSource::default_embedder, ModelSource::from);
         let builder = Lloco::builder()
             .store(&self.store)
             .model(self.model.source())
-            .embedder(embedder)
+            .embedder(embedder(self.embedder.as_deref()))
             .encoder(self.encoder.into())
             .device(self.model.device()?)
             .weights(self.model.weights)
@@ -55,6 +54,11 @@ impl LibraryArgs {
             (None, Some(_)) => builder,
         })
     }
+}
+
+/// The chosen embedder, or the default one.
+pub fn embedder(name: Option<&str>) -> ModelSource {
+    name.map_or_else(ModelSource::default_embedder, ModelSource::from)
 }
 
 /// The compressor that comes with this project, trained for the default model.
